@@ -1,0 +1,170 @@
+//! The parent's side of an exchange: one actix-web route.
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer,
+    dev::{Server, ServerHandle},
+    http::StatusCode,
+    web,
+};
+use bytes::{Bytes, BytesMut};
+use extension::communications::{Door, Peer};
+use futures_util::StreamExt;
+use protocol::{Refusal, Verdict, limits};
+
+use crate::{EXCHANGE_PATH, MEDIA_TYPE};
+
+/// How long a request's head and body may take: a 2 MiB body over 64 kB/s.
+const REQUEST_WITHIN: Duration = Duration::from_secs(60);
+/// Open connections of one door: ten thousand proxies that each hold one, and slack.
+const CONNECTIONS_MAX: usize = 25_000;
+/// What a child that was refused for now waits, seconds.
+const RETRY_AFTER_S: u32 = 1;
+
+/// A door that serves.
+pub struct DoorServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Ends it.
+    pub handle: ServerHandle,
+    server: Server,
+}
+
+/// Why a door does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken or not of this machine.
+    #[error("exchange door cannot listen on {address}: {source}")]
+    Bind {
+        /// As configured.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl DoorServer {
+    /// Serves until the handle stops it.
+    pub async fn run(self) -> std::io::Result<()> {
+        self.server.await
+    }
+}
+
+/// Opens a plain door at `address`; port 0 picks a free one.
+pub fn serve(address: SocketAddr, door: Arc<dyn Door>) -> Result<DoorServer, ServeError> {
+    let failed = |source| ServeError::Bind { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let door: web::Data<dyn Door> = web::Data::from(door);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(door.clone())
+            .route(EXCHANGE_PATH, web::post().to(exchange))
+            .default_service(web::to(nothing_here))
+    })
+    .workers(1)
+    .max_connections(CONNECTIONS_MAX)
+    .keep_alive(Duration::from_secs(75))
+    .client_request_timeout(REQUEST_WITHIN)
+    // A child that hangs up is gone: what was held for it is let go at once.
+    .h1_allow_half_closed(false)
+    .disable_signals()
+    .shutdown_timeout(5)
+    .listen(listener)
+    .map_err(failed)?
+    .run();
+    Ok(DoorServer { address, handle: server.handle(), server })
+}
+
+async fn nothing_here() -> HttpResponse {
+    problem(StatusCode::NOT_FOUND, "not_found", Verdict::GiveUp)
+}
+
+/// `POST /v1/exchange`. The work runs to its end even when the child hangs up: what has begun is
+/// committed, and the child learns of it when it asks again.
+async fn exchange(
+    request: HttpRequest,
+    payload: web::Payload,
+    door: web::Data<dyn Door>,
+) -> HttpResponse {
+    let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
+    if header("content-type").is_none_or(|t| t.split(';').next() != Some(MEDIA_TYPE)) {
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "malformed", Verdict::GiveUp);
+    }
+    let hold = header("prefer").and_then(|p| p.strip_prefix("wait=")?.parse().ok());
+    let hold = Duration::from_secs(hold.unwrap_or(0).min(limits::HELD_S_MAX));
+    let zstd = match header("content-encoding") {
+        None | Some("identity") => false,
+        Some("zstd") => true,
+        Some(_) => {
+            return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_supported", Verdict::GiveUp);
+        }
+    };
+    let body = match read(payload, zstd).await {
+        Ok(body) => body,
+        Err(refusal) => return refuse(refusal),
+    };
+    let peer = Peer { id: None, address: request.peer_addr() };
+    let work = actix_web::rt::spawn(async move { door.knock(peer, body, hold).await });
+    // What is held for a child that is gone would take the next ring, and answer nobody.
+    let _held = (!hold.is_zero()).then(|| AbortOnDrop(work.abort_handle()));
+    match work.await {
+        Ok(Ok(answer)) => HttpResponse::Ok().content_type(MEDIA_TYPE).body(answer),
+        Ok(Err(refusal)) => refuse(refusal),
+        Err(_panicked) => refuse(Refusal::Internal),
+    }
+}
+
+/// Ends a task with the request that waits for it.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads a body of at most `EXCHANGE_BYTES_MAX`, also after decompression.
+async fn read(mut payload: web::Payload, zstd: bool) -> Result<Bytes, Refusal> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| Refusal::Malformed)?;
+        if body.len() + chunk.len() > limits::EXCHANGE_BYTES_MAX {
+            return Err(Refusal::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if !zstd {
+        return Ok(body.freeze());
+    }
+    let plain = zstd::bulk::decompress(&body, limits::EXCHANGE_BYTES_MAX);
+    plain.map(Bytes::from).map_err(|_| Refusal::Malformed)
+}
+
+/// The only place where a refusal becomes an HTTP status.
+fn refuse(refusal: Refusal) -> HttpResponse {
+    let status = StatusCode::from_u16(refusal.http_status());
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    problem(status, refusal.name(), refusal.verdict())
+}
+
+/// A problem document (RFC 9457).
+fn problem(status: StatusCode, name: &str, verdict: Verdict) -> HttpResponse {
+    let verdict = match verdict {
+        Verdict::TryAgain => "try_again",
+        Verdict::GiveUp => "give_up",
+    };
+    let mut answer = HttpResponse::build(status);
+    answer.content_type("application/problem+json");
+    if matches!(status.as_u16(), 429 | 503) {
+        answer.insert_header(("retry-after", RETRY_AFTER_S.to_string()));
+    }
+    answer.body(format!(
+        r#"{{"type":"/problems/{name}","title":"{name}","status":{},"detail":"{name}","instance":"{EXCHANGE_PATH}","verdict":"{verdict}"}}"#,
+        status.as_u16()
+    ))
+}

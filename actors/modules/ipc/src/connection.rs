@@ -1,0 +1,301 @@
+//! One connection: hello, then a reader, a worker and a writer until it ends.
+//!
+//! ```text
+//!          ┌ reader ──requests──▶ worker ─▶ session (the proxy)
+//! socket ──┤    └─answers─▶ callbacks  │answers
+//!          └ writer ◀──────────────────┴──── callbacks' requests
+//! ```
+//!
+//! A request holds permits of the window and of the bytes until its answer is written: at either
+//! bound the reader stops reading, and the kernel stops the integrator (contract §7).
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use extension::integrators::{Ended, IntegratorDoor, IntegratorSession, PeerCredentials};
+use futures_util::FutureExt;
+use protocol::{
+    Refusal,
+    limits::WINDOW,
+    socket::{BadFrame, CallError, Frame, Frames, Hello, HelloAnswer, Notice, Registered},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Semaphore, mpsc, watch},
+    time::timeout,
+};
+
+use crate::{
+    callbacks::Connected,
+    calls::{Permits, Request, answer_all},
+    limits::{
+        CALLBACKS_MAX, HELLO_WITHIN, READ_BYTES, UNANSWERED_BYTES_MAX, WRITE_BYTES, WRITE_WITHIN,
+    },
+    peer::Rule,
+};
+
+/// A frame to write, and what its request held.
+pub(crate) struct Out {
+    frame: Vec<u8>,
+    permits: Option<Permits>,
+}
+
+impl Out {
+    /// A frame of the proxy's own.
+    pub(crate) fn of(frame: Vec<u8>) -> Self {
+        Self { frame, permits: None }
+    }
+
+    /// An answer; when it is written its request is answered.
+    pub(crate) fn answer(frame: Vec<u8>, permits: Permits) -> Self {
+        Self { frame, permits: Some(permits) }
+    }
+}
+
+/// Why reading ended.
+enum Stop {
+    Lost,
+    Bad(BadFrame),
+    Ended,
+    Closing,
+}
+
+/// Serves one connection to its end; `closing` turns true when the socket closes.
+pub(crate) async fn serve(
+    stream: UnixStream,
+    peer: PeerCredentials,
+    rule: Rule,
+    door: Arc<dyn IntegratorDoor>,
+    closing: watch::Receiver<bool>,
+) {
+    let (mut read, mut write) = stream.into_split();
+    let mut frames = Frames::new();
+    let first = timeout(HELLO_WITHIN, next_frame(&mut read, &mut frames)).await;
+    let (id, hello) = match first.map_err(|_| None).and_then(first_hello) {
+        Ok(hello) => hello,
+        Err(None) => return,
+        Err(Some(detail)) => {
+            tracing::warn!(pid = peer.pid, reason = %detail, "integrator refused");
+            let notice = Notice::Malformed { detail: detail.to_string() };
+            let _ = put(&mut write, &notice.frame()).await;
+            return;
+        }
+    };
+    let (out, outs) = mpsc::channel(WINDOW + CALLBACKS_MAX);
+    let (registration, registrations) = watch::channel(None);
+    let (end, ends) = watch::channel(false);
+    let greeted = greet(hello, peer, rule, door, |hello| {
+        Connected::new(hello.callbacks.clone(), out.downgrade(), registration, end.clone())
+    });
+    let (answer, session, connected, name) = match greeted.await {
+        Ok(greeted) => greeted,
+        Err(error) => {
+            tracing::warn!(pid = peer.pid, refusal = %error.name, "integrator refused");
+            let _ = put(&mut write, &Frame::error(id, error.map())).await;
+            return;
+        }
+    };
+    tracing::info!(integrator = %name, pid = peer.pid, "integrator connected");
+    if put(&mut write, &Frame::result(id, answer.map())).await.is_err() {
+        connected.ended();
+        session.ended(Ended::Lost).await;
+        return;
+    }
+    let registrations = (registrations, answer.registration);
+    let writer = tokio::spawn(write_all(write, outs, registrations, end.clone()));
+    let how = converse(read, frames, &session, &connected, out, end, ends, closing).await;
+    connected.ended();
+    tracing::info!(integrator = %name, how = ?how, "integrator disconnected");
+    session.ended(how).await;
+    // Its answers are written when the last sender is gone; it panics for nobody.
+    let _ = writer.await;
+}
+
+/// The hello a connection begins with. `None`: it hung up, or said nothing in time.
+fn first_hello(
+    first: Result<Frame, Stop>,
+) -> Result<(u32, Result<Hello, CallError>), Option<BadFrame>> {
+    match first {
+        Ok(Frame::Request { id, method, params }) if method == "hello" => {
+            Ok((id, Hello::read(&params)))
+        }
+        Ok(_) => Err(Some(BadFrame("a connection begins with the request hello"))),
+        Err(Stop::Bad(bad)) => Err(Some(bad)),
+        Err(_) => Err(None),
+    }
+}
+
+type Greeted = (HelloAnswer, Arc<dyn IntegratorSession>, Arc<Connected>, String);
+
+async fn greet(
+    hello: Result<Hello, CallError>,
+    peer: PeerCredentials,
+    rule: Rule,
+    door: Arc<dyn IntegratorDoor>,
+    connected: impl FnOnce(&Hello) -> Connected,
+) -> Result<Greeted, CallError> {
+    let hello = hello?;
+    hello.protocol()?;
+    if !rule.lets_in(&peer) {
+        let detail = format!("user {} is not in the socket's group {}", peer.uid, rule.group);
+        return Err(CallError::new(Refusal::Denied, detail));
+    }
+    let name = hello.name.clone();
+    let connected = Arc::new(connected(&hello));
+    let (answer, session) = door.hello(peer, hello, connected.clone()).await?;
+    Ok((answer, session, connected, name))
+}
+
+/// Reads and answers until one side ends it; says how it ended.
+#[allow(clippy::too_many_arguments, reason = "the ends of one connection's channels")]
+async fn converse(
+    read: OwnedReadHalf,
+    frames: Frames,
+    session: &Arc<dyn IntegratorSession>,
+    connected: &Connected,
+    out: mpsc::Sender<Out>,
+    end: watch::Sender<bool>,
+    ends: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
+) -> Ended {
+    let (requests, requested) = mpsc::channel(WINDOW);
+    let (said_bye, byes) = watch::channel(false);
+    let reading = async {
+        let stop = read_all(read, frames, &requests, connected, ends.clone(), closing, byes).await;
+        if matches!(stop, Stop::Closing) {
+            let _ = out.send(Out::of(Notice::Stopping.frame())).await;
+        }
+        // No more requests: the worker answers what it has and ends.
+        drop(requests);
+        stop
+    };
+    let working = async {
+        let bye = answer_all(requested, session.clone(), out.clone(), ends.clone()).await;
+        said_bye.send_replace(bye.is_some());
+        bye
+    };
+    let both = AssertUnwindSafe(async { tokio::join!(reading, working) }).catch_unwind();
+    let how = match both.await {
+        Ok((_, Some(bye))) => Ended::Bye { forget: bye.forget },
+        Ok((Stop::Bad(bad), None)) => {
+            let notice = Notice::Malformed { detail: bad.to_string() };
+            let _ = out.send(Out::of(notice.frame())).await;
+            Ended::Malformed(bad.0)
+        }
+        Ok((Stop::Closing, None)) => Ended::Stopping,
+        Ok((Stop::Ended, None)) => Ended::Ended,
+        Ok((Stop::Lost, None)) | Err(_) => Ended::Lost,
+    };
+    drop(end);
+    how
+}
+
+/// Reads until the connection ends; hands on requests within the bounds.
+async fn read_all(
+    mut read: OwnedReadHalf,
+    mut frames: Frames,
+    requests: &mpsc::Sender<Request>,
+    connected: &Connected,
+    mut ends: watch::Receiver<bool>,
+    mut closing: watch::Receiver<bool>,
+    mut byes: watch::Receiver<bool>,
+) -> Stop {
+    let window = Arc::new(Semaphore::new(WINDOW));
+    let bytes = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
+    loop {
+        let one = async {
+            match next_frame(&mut read, &mut frames).await? {
+                Frame::Request { id, method, params } => {
+                    let size = u32::try_from(params.len()).unwrap_or(u32::MAX).max(1);
+                    let call = window.clone().acquire_owned().await.map_err(|_| Stop::Lost)?;
+                    let bytes = bytes.clone().acquire_many_owned(size).await;
+                    let bytes = bytes.map_err(|_| Stop::Lost)?;
+                    let permits = Permits { _call: call, _bytes: bytes };
+                    let request = Request { id, method, params, permits };
+                    requests.send(request).await.map_err(|_| Stop::Lost)
+                }
+                Frame::Answer { id, result } => {
+                    connected.answered(id, result);
+                    Ok(())
+                }
+                // Of a later version.
+                Frame::Notice { .. } => Ok(()),
+            }
+        };
+        let stop = tokio::select! {
+            biased;
+            _ = ends.wait_for(|end| *end) => Stop::Ended,
+            _ = closing.wait_for(|closing| *closing) => Stop::Closing,
+            _ = byes.wait_for(|bye| *bye) => Stop::Lost,
+            one = one => match one {
+                Ok(()) => continue,
+                Err(stop) => stop,
+            },
+        };
+        return stop;
+    }
+}
+
+async fn next_frame(read: &mut OwnedReadHalf, frames: &mut Frames) -> Result<Frame, Stop> {
+    loop {
+        if let Some(frame) = frames.next_frame().map_err(Stop::Bad)? {
+            return Ok(frame);
+        }
+        frames.buffer().reserve(READ_BYTES);
+        match read.read_buf(frames.buffer()).await {
+            Ok(0) | Err(_) => return Err(Stop::Lost),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Writes what comes until all senders are gone, and news of the registration in between.
+async fn write_all(
+    mut write: OwnedWriteHalf,
+    mut outs: mpsc::Receiver<Out>,
+    (mut registrations, mut told): (watch::Receiver<Option<Registered>>, Registered),
+    end: watch::Sender<bool>,
+) {
+    let mut waiting = Vec::new();
+    loop {
+        let mut bytes = Vec::new();
+        let news = *registrations.borrow_and_update();
+        if let Some(state) = news.filter(|state| *state != told) {
+            told = state;
+            bytes = Notice::Registration(state).frame();
+        } else {
+            let count = tokio::select! {
+                count = outs.recv_many(&mut waiting, WINDOW) => count,
+                Ok(()) = registrations.changed() => continue,
+            };
+            if count == 0 {
+                return;
+            }
+        }
+        for out in &waiting {
+            bytes.extend_from_slice(&out.frame);
+            if bytes.len() >= WRITE_BYTES {
+                if put(&mut write, &bytes).await.is_err() {
+                    end.send_replace(true);
+                    return;
+                }
+                bytes.clear();
+            }
+        }
+        if put(&mut write, &bytes).await.is_err() {
+            end.send_replace(true);
+            return;
+        }
+        // Only now are they answered, and their permits free.
+        waiting.drain(..).for_each(|out| drop(out.permits));
+    }
+}
+
+async fn put(write: &mut OwnedWriteHalf, bytes: &[u8]) -> Result<(), ()> {
+    match timeout(WRITE_WITHIN, write.write_all(bytes)).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(()),
+    }
+}

@@ -1,0 +1,163 @@
+//! The list of nodes: heard, delivering, what waits; and why not.
+use extension::records::{Node, NodeState};
+use maud::{Markup, html};
+
+use crate::{
+    layout::{answers, chip, customer_chips, icon, is_delivering, roles, time},
+    source::SourceError,
+    view::{ROWS, Sheet, View},
+    words,
+};
+
+pub(crate) async fn show(view: &mut View<'_>) -> Result<Sheet, SourceError> {
+    let mut nodes: Vec<&Node> = view.frame.nodes.iter().filter(|n| takes(view, n)).collect();
+    nodes.sort_by_key(|node| (rank(node), node.node.clone()));
+    let all = nodes.len();
+    let page: usize = view.query.one("page").and_then(|n| n.parse().ok()).unwrap_or(1).max(1);
+    let skip = (page - 1).saturating_mul(ROWS);
+    let rows: Vec<&Node> = nodes.into_iter().skip(skip).take(ROWS).collect();
+    let main = html! {
+        div.head {
+            h1 { "Nodes" }
+            p { (words::count(all as u64)) @if view.frame.more_nodes { "+" } ", worst first" }
+        }
+        div.filters role="group" aria-label="Filter" {
+            div {
+                span.k { "State" }
+                ul.chips {
+                    @for state in ["operational", "silent", "registering"] {
+                        (chip(view, "/nodes", "state", state, &html! { (state) }))
+                    }
+                }
+            }
+            (customer_chips(view, "/nodes"))
+        }
+        p.new id="new" aria-live="polite" {}
+        @if all == 0 {
+            p.note {
+                @if view.frame.nodes.is_empty() {
+                    "No node has called home yet. Start one: " code { "callhome node --role proxy" }
+                } @else { "No node is like this. " a href="/nodes" { "All nodes" } }
+            }
+        } @else {
+            (table(view, &rows))
+            (paging(view, page, rows.len(), all))
+        }
+    };
+    Ok(Sheet { title: "Nodes".to_owned(), nav: "/nodes", main })
+}
+
+fn takes(view: &View<'_>, node: &Node) -> bool {
+    let is_any = |name: &str, is: &dyn Fn(&str) -> bool| {
+        let mut values = view.query.many(name).peekable();
+        values.peek().is_none() || values.any(is)
+    };
+    let id = node.node_id.to_string();
+    is_any("state", &|v| v == state(node))
+        && is_any("customer", &|v| v == view.customer(node.customer_id))
+        && is_any("node", &|v| v == node.node || v == id || v == node.node_id.dotted())
+}
+
+fn state(node: &Node) -> &'static str {
+    match node.state {
+        NodeState::Registering => "registering",
+        NodeState::Operational => "operational",
+        NodeState::Silent => "silent",
+        NodeState::Removed => "removed",
+    }
+}
+
+/// Worst first.
+fn rank(node: &Node) -> u8 {
+    match (node.state, is_delivering(node)) {
+        (NodeState::Silent, _) => 0,
+        (_, false) => 1,
+        (NodeState::Registering, _) => 2,
+        _ if node.oldest_age_s.is_some_and(|age| age >= 60.0) => 3,
+        _ => 4,
+    }
+}
+
+fn table(view: &View<'_>, rows: &[&Node]) -> Markup {
+    html! {
+        div.tbl { table {
+            caption.vh { "Nodes" }
+            thead { tr {
+                th scope="col" { "Node" } th scope="col" { "Health" } th scope="col" { "Role" }
+                th scope="col" { "Customer" } th scope="col" class="n" { "Queued" }
+                th scope="col" class="n" { "Bytes" } th scope="col" class="n" { "Oldest" }
+                th scope="col" class="n" { "Empty in" } th scope="col" class="n" { "Last heard" }
+                th scope="col" class="n drop" { "Version" }
+            } }
+            tbody { @for node in rows { (row(view, node)) } }
+        } }
+    }
+}
+
+fn row(view: &View<'_>, node: &Node) -> Markup {
+    let now = view.now_ms();
+    let unsure = if node.state == NodeState::Silent { "?" } else { "" };
+    let zero = |is: bool| if is { "n zero" } else { "n" };
+    html! {
+        tr id={ "n-" (node.node_id.dotted()) } data-part data-row {
+            th scope="row" {
+                a href={ "/nodes?node=" (node.node_id.dotted()) } { (node.node) } " "
+                span.id.sm { (words::short_id(&node.node_id.to_string())) }
+                @for reason in &node.delivering.reasons {
+                    br; span.sm.bad-t { (icon("no")) " " (reason.detail) } " "
+                    span.sm.dim { (reason.help) }
+                }
+                @if node.state == NodeState::Silent && node.delivering.reasons.is_empty() {
+                    br; span.sm.dim { "Counts as last heard. Check that it runs and reaches its \
+                                       parent." }
+                }
+            }
+            td.full { (answers(node)) }
+            td { (roles(node)) }
+            td { (view.customer(node.customer_id)) }
+            td class=(zero(node.queued == 0)) data-l="queued" {
+                (words::count(node.queued)) (unsure)
+            }
+            td class=(zero(node.queued == 0)) data-l="bytes" {
+                (words::bytes(node.queued_bytes)) (unsure)
+            }
+            td class=(zero(node.oldest_age_s.is_none())) data-l="oldest" {
+                @match node.oldest_age_s {
+                    Some(age) => (words::short((age * 1000.0) as i64)), None => "none" }
+                (unsure)
+            }
+            td class=(zero(node.queued == 0)) data-l="empty in" { (until_empty(node)) (unsure) }
+            td.n data-l="heard" {
+                @match node.last_heartbeat_at {
+                    Some(at) => (time(at.0, "ago", now)), None => "never" }
+            }
+            td.n.drop { (node.version) }
+        }
+    }
+}
+
+/// For a column that is named "empty in".
+fn until_empty(node: &Node) -> String {
+    match node.drain_eta_s {
+        _ if node.queued == 0 => "empty".to_owned(),
+        Some(seconds) if seconds < 60.0 => "under 1 min".to_owned(),
+        Some(seconds) => words::span(seconds),
+        None => "not draining".to_owned(),
+    }
+}
+
+fn paging(view: &View<'_>, page: usize, shown: usize, all: usize) -> Markup {
+    let base = view.query.without(&["page"]);
+    let to = |page: usize| format!("/nodes{}", base.clone().with("page", page.to_string()).words());
+    html! {
+        @if all > ROWS {
+            p.pages {
+                span { "Page " (page) ", " (shown) " of " (words::count(all as u64)) }
+                span {
+                    @if page > 1 { a href=(to(page - 1)) { "Before" } " " }
+                    @if page.saturating_mul(ROWS) < all { a href=(to(page + 1)) { "Further" } }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Passes `/api` on to the application server: one origin for portal and API (DESIGN §13).
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use futures_util::TryStreamExt;
+
+use crate::{Portal, guard};
+
+/// Largest body that is passed on: the API's own limit.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Where a session's page puts its form token in a request to the API.
+pub const CSRF_HEADER: &str = "x-callhome-csrf";
+/// Headers that are passed on to the server.
+const UP: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "content-type",
+    "content-encoding",
+    "idempotency-key",
+    "if-none-match",
+    "if-match",
+    "last-event-id",
+    "range",
+    "traceparent",
+    "user-agent",
+];
+/// Headers between two neighbours only: not passed on to the client.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+];
+
+/// Anything under `/api`.
+pub(crate) async fn pass_on(
+    request: HttpRequest,
+    portal: web::Data<Portal>,
+    body: web::Bytes,
+) -> HttpResponse {
+    let session = guard::session(&request, &portal);
+    let has_token = request.headers().contains_key(header::AUTHORIZATION);
+    let reads = request.method().is_safe();
+    if let Some(session) = session.as_ref().filter(|_| !has_token && !reads) {
+        let csrf = request.headers().get(CSRF_HEADER).and_then(|value| value.to_str().ok());
+        if !guard::is_ours(&request, session, csrf) {
+            let detail = format!("send the form token of your session as {CSRF_HEADER}");
+            return problem(StatusCode::FORBIDDEN, "denied", "give_up", &detail, None);
+        }
+    }
+    let Ok(method) = reqwest::Method::from_bytes(request.method().as_str().as_bytes()) else {
+        return HttpResponse::MethodNotAllowed().finish();
+    };
+    let path = request.uri().path_and_query().map_or("/api", |path| path.as_str());
+    let mut up = portal.source.bare(method, path);
+    for (name, value) in request.headers() {
+        if UP.contains(&name.as_str()) {
+            up = up.header(name.as_str(), value.as_bytes());
+        }
+    }
+    if session.is_some() && !has_token {
+        up = up.bearer_auth(portal.source.token());
+    }
+    if !body.is_empty() {
+        up = up.body(body);
+    }
+    match up.send().await {
+        Ok(answer) => down(answer),
+        Err(error) => {
+            tracing::warn!(%error, "a request could not be passed on");
+            let detail = "the application server does not answer; ask again";
+            problem(StatusCode::SERVICE_UNAVAILABLE, "stopping", "try_again", detail, Some(5))
+        }
+    }
+}
+
+/// The answer as it comes, so that streams stay streams.
+fn down(answer: reqwest::Response) -> HttpResponse {
+    let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut out = HttpResponse::build(status);
+    for (name, value) in answer.headers() {
+        if !HOP_BY_HOP.contains(&name.as_str()) {
+            out.append_header((name.as_str(), value.as_bytes()));
+        }
+    }
+    let length = answer.content_length();
+    let body = answer.bytes_stream().map_err(|error| {
+        tracing::debug!(%error, "an answer of the application server ended early");
+        std::io::Error::other("the application server's answer ended early")
+    });
+    match length {
+        Some(length) => out.no_chunking(length).streaming(body),
+        None => out.streaming(body),
+    }
+}
+
+/// A refusal in the API's form (RFC 9457).
+fn problem(
+    status: StatusCode,
+    name: &str,
+    verdict: &str,
+    detail: &str,
+    retry_after_s: Option<u32>,
+) -> HttpResponse {
+    let mut out = HttpResponse::build(status);
+    out.insert_header((header::CACHE_CONTROL, "no-store"));
+    if let Some(seconds) = retry_after_s {
+        out.insert_header((header::RETRY_AFTER, seconds.to_string()));
+    }
+    let body = serde_json::json!({
+        "type": format!("/problems/{name}"), "title": name.replace('_', " "),
+        "status": status.as_u16(), "detail": detail, "verdict": verdict,
+    });
+    out.content_type("application/problem+json").body(body.to_string())
+}
+
+/// Nobody is signed in.
+pub(crate) fn unauthenticated() -> HttpResponse {
+    let detail = "sign in at /sign-in, or send a bearer token";
+    problem(StatusCode::UNAUTHORIZED, "unauthenticated", "give_up", detail, None)
+}

@@ -1,0 +1,29 @@
+//! The application server: records, duplicates, service modules, publish and subscribe.
+//!
+//! A run is stored once, in the commit that takes it ([`keeper`]), at the number of its first
+//! message. A service module is a cursor over the stored runs ([`service_host`]); its effects and
+//! the step of its cursor are one commit. Lists are read from what both wrote ([`query`]).
+pub mod back_channel;
+pub mod closer;
+pub mod cursors;
+pub mod directory;
+pub mod duplicates;
+pub mod index;
+pub mod keeper;
+mod module_rows;
+pub mod overlay;
+pub mod publish;
+pub mod query;
+mod query_actions;
+mod query_alarms;
+mod query_directory;
+mod query_messages;
+mod query_stream;
+mod query_trace;
+pub mod reconcile;
+pub mod registrar;
+pub mod rows;
+pub mod service_host;
+pub mod service_work;
+pub mod status;
+pub mod tree;

@@ -1,0 +1,228 @@
+//! What nodes last said: heartbeats become rows, so do times of instances' newest messages; the
+//! server's own figures are read for its ledger.
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use bytes::Bytes;
+use extension::storage::{Change, QueueStore, StoreError};
+use protocol::{RemoteId, codec::Writer, heartbeat::Heartbeat};
+use supervision::{Lifeline, Route};
+
+use super::{
+    back_channel::{self, ACTIONS},
+    overlay::Overlay,
+    publish::{Feed, What},
+    rows::{LAST, SERVICES, STATUS, StatusRow, from_row, service_key, to_row},
+    service_work::{Who, identity_of},
+};
+use crate::delivery::orders::{Apply, AskFigures, Figures};
+
+/// How often heartbeats are fetched from the queue.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the times of newest messages go to disk, in looks: a crash loses so many seconds.
+const LAST_EVERY: u32 = 10;
+/// Instances whose newest message is not on disk yet; more are written at once.
+const LAST_MAX: usize = 50_000;
+
+/// When each instance's newest message was stored, as far as it is not on disk.
+#[derive(Clone, Debug, Default)]
+pub struct LastMessages(Arc<Mutex<HashMap<RemoteId, i64>>>);
+
+/// The server's own figures as they were read last.
+#[derive(Clone, Debug, Default)]
+pub struct OwnFigures(Arc<Mutex<Option<(i64, Figures)>>>);
+
+impl LastMessages {
+    /// Notes when instances were heard.
+    pub fn heard(&self, instances: impl Iterator<Item = (RemoteId, i64)>) {
+        lock(&self.0).extend(instances);
+    }
+
+    /// When one was heard, where that is not on disk yet.
+    pub fn of(&self, instance: &RemoteId) -> Option<i64> {
+        lock(&self.0).get(instance).copied()
+    }
+
+    fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    fn changes(&self) -> Vec<(RemoteId, i64)> {
+        lock(&self.0).iter().map(|(id, at)| (*id, *at)).collect()
+    }
+
+    fn written(&self, rows: &[(RemoteId, i64)]) {
+        let mut map = lock(&self.0);
+        for (id, at) in rows {
+            if map.get(id) == Some(at) {
+                map.remove(id);
+            }
+        }
+    }
+}
+
+impl OwnFigures {
+    /// When they were read, ms since 1970 UTC, and what they are.
+    pub fn get(&self) -> Option<(i64, Figures)> {
+        lock(&self.0).clone()
+    }
+
+    /// Notes them.
+    pub fn set(&self, at: i64, figures: Figures) {
+        *lock(&self.0) = Some((at, figures));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each is changed in one step: a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the actor needs; cloned for each restart.
+#[derive(Clone)]
+pub struct StatusSpec {
+    /// Reads.
+    pub store: Arc<dyn QueueStore>,
+    /// Commits.
+    pub apply: Route<Apply>,
+    /// Where heartbeats wait.
+    pub figures: Route<AskFigures>,
+    /// Tells of nodes.
+    pub feed: Feed,
+    /// Where the own figures go.
+    pub own: OwnFigures,
+    /// Whom messages were about.
+    pub last: LastMessages,
+    /// Who this server is.
+    pub identity: Who,
+    /// ms since 1970 UTC.
+    pub clock: fn() -> i64,
+}
+
+/// Keeps the status of nodes.
+pub struct StatusKeeper {
+    spec: StatusSpec,
+    lifeline: Lifeline,
+}
+
+supervision::supervised!(StatusKeeper);
+
+impl StatusKeeper {
+    /// One that knows nothing yet but what is on disk.
+    pub fn new(spec: StatusSpec, lifeline: Lifeline) -> Self {
+        Self { spec, lifeline }
+    }
+}
+
+impl Actor for StatusKeeper {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let spec = self.spec.clone();
+        let run = async move { run(spec).await };
+        let end = |error: StoreError, keeper: &mut Self, ctx: &mut Self::Context| {
+            keeper.lifeline.fail(ctx, error);
+        };
+        ctx.spawn(run.into_actor(self).map(end));
+    }
+}
+
+async fn run(spec: StatusSpec) -> StoreError {
+    let mut looks = 0_u32;
+    loop {
+        // A queue that does not answer has its own supervisor.
+        if let Ok(figures) = spec.figures.ask(AskFigures).await
+            && let Err(error) = look(&spec, figures).await
+        {
+            return error;
+        }
+        looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(LAST_EVERY) || spec.last.len() > LAST_MAX {
+            let rows = spec.last.changes();
+            let changes = rows.iter().map(|(id, at)| Change::PutRow {
+                table: LAST,
+                key: Bytes::copy_from_slice(id.as_bytes()),
+                value: at.to_be_bytes().to_vec().into(),
+            });
+            let changes: Vec<_> = changes.collect();
+            if changes.is_empty() || matches!(spec.apply.ask(Apply(changes)).await, Ok(Ok(()))) {
+                spec.last.written(&rows);
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Keeps what came since the last look.
+async fn look(spec: &StatusSpec, figures: Figures) -> Result<(), StoreError> {
+    let now = (spec.clock)();
+    let beats = figures.beats.clone();
+    let before = spec.own.get().map(|(_, figures)| figures.account);
+    if before != Some(figures.account) {
+        spec.feed.tell(What::Node(identity_of(&spec.identity).id));
+    }
+    spec.own.set(now, figures);
+    let (changes, nodes) = plan(&spec.store, &beats, now)?;
+    if changes.is_empty() {
+        return Ok(());
+    }
+    // What is refused now is newer at the next look.
+    if matches!(spec.apply.ask(Apply(changes)).await, Ok(Ok(()))) {
+        nodes.into_iter().for_each(|node| spec.feed.tell(What::Node(node)));
+    }
+    Ok(())
+}
+
+/// Rows of heartbeats that are newer than those on disk, and whose they are.
+pub fn plan(
+    store: &Arc<dyn QueueStore>,
+    beats: &[Heartbeat],
+    now: i64,
+) -> Result<(Vec<Change>, Vec<RemoteId>), StoreError> {
+    let mut overlay = Overlay::new(store.clone());
+    let mut nodes = Vec::new();
+    for beat in beats {
+        let key = Bytes::copy_from_slice(beat.node.as_bytes());
+        let before: Option<StatusRow> = overlay.row(STATUS, &key)?.and_then(|r| from_row(&r));
+        let newest = (beat.epoch, beat.beat.max(beat.order));
+        if before.as_ref().is_some_and(|b| b.newest >= newest) {
+            continue;
+        }
+        let mut bytes = Writer::new();
+        beat.write(&mut bytes);
+        let row = StatusRow {
+            beat: bytes.into_vec().into(),
+            newest,
+            heard_at: now,
+            interval_ms: before.map_or(0, |b| interval(&b, now)),
+        };
+        overlay.put(STATUS, key, to_row(&row));
+        nodes.push(beat.node);
+        for message in &beat.done {
+            let carries = service_key(ACTIONS, &back_channel::carries_key(message));
+            let action = overlay.row(SERVICES, &carries)?;
+            let Some(action) = action.and_then(|r| uuid::Uuid::from_slice(&r).ok()) else {
+                continue;
+            };
+            let sent = back_channel::sent_row(action);
+            let known = match &sent {
+                Change::PutRow { table, key, .. } => overlay.row(table, key)?.is_some(),
+                _ => true,
+            };
+            if !known {
+                overlay.push(sent);
+            }
+        }
+    }
+    Ok((overlay.take_changes(), nodes))
+}
+
+/// The time between heartbeats, smoothed.
+fn interval(before: &StatusRow, now: i64) -> i64 {
+    let last = (now - before.heard_at).max(1);
+    if before.interval_ms == 0 { last } else { (3 * before.interval_ms + last) / 4 }
+}

@@ -1,0 +1,276 @@
+//! Says regularly that the node is there and how it is (HBT, ACT-6).
+//!
+//! The heartbeat is handed to the durable queue, where it is one slot before the urgent messages.
+use std::{future::Future, ops::ControlFlow, pin::Pin, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use bytes::Bytes;
+use extension::storage::{Change, QueueStore};
+use protocol::{
+    Refusal,
+    codec::Writer,
+    heartbeat::{DONE_MAX, Heartbeat, INTEGRATORS_MAX, IntegratorStatus, Mode},
+    limits::BEAT_BYTES_MAX,
+};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::warn;
+
+use super::{
+    author::Author,
+    done::Done,
+    durable_queue::UP,
+    orders::Figures,
+    queue_routes::{QueueError, QueueRoutes},
+    registration::NodeStatus,
+};
+
+/// Default time between two heartbeats where there is a back-channel (DESIGN §15).
+pub const EVERY_SESSION: Duration = Duration::from_secs(30);
+/// The same where there is none.
+pub const EVERY_MESSAGE: Duration = Duration::from_secs(900);
+/// Table of the last number. Key: the epoch.
+const BEATS: &str = "beats";
+/// Reasons in one heartbeat; the protocol's bound.
+const REASONS_MAX: usize = 16;
+
+/// Asks the integrators how they are, within its own time limit.
+pub type AskIntegrators =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<IntegratorStatus>> + Send>> + Send + Sync>;
+/// Why the node is not ready or not delivering, as (name, detail).
+pub type AskReasons = Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>;
+
+/// What heartbeats are made of.
+#[derive(Clone)]
+pub struct HeartbeatSettings {
+    /// Time between two.
+    pub every: Duration,
+    /// Name of the node.
+    pub name: String,
+    /// What it is for.
+    pub roles: Vec<String>,
+    /// Version of the program.
+    pub version: String,
+    /// Whether the link up has a back-channel.
+    pub mode: Mode,
+    /// Digest of its configuration.
+    pub configuration: String,
+    /// Who the node is, and the time.
+    pub author: Author,
+    /// The way to the queue.
+    pub queue: QueueRoutes,
+    /// For the row that is read.
+    pub store: Arc<dyn QueueStore>,
+    /// What was acted on.
+    pub done: Arc<Done>,
+    /// How registration stands: the first heartbeat under a new id goes at once.
+    pub status: watch::Receiver<NodeStatus>,
+    /// Counts heartbeats that went up.
+    pub beats: Arc<watch::Sender<u64>>,
+    /// At a proxy only.
+    pub integrators: Option<AskIntegrators>,
+    /// What health says.
+    pub reasons: AskReasons,
+}
+
+/// Beats.
+pub struct Heart {
+    settings: HeartbeatSettings,
+}
+
+supervision::supervised!(Heart);
+
+impl Heart {
+    /// One that goes on counting where the disk says.
+    pub fn new(settings: HeartbeatSettings) -> Self {
+        Self { settings }
+    }
+}
+
+impl Actor for Heart {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.spawn(run(self.settings.clone()).into_actor(self));
+    }
+}
+
+async fn run(settings: HeartbeatSettings) {
+    let mut status = settings.status.clone();
+    let mut ticks = interval(settings.every.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = status.borrow_and_update().id;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = status.changed() => {
+                let now = status.borrow_and_update().id;
+                if now == known {
+                    continue;
+                }
+                known = now;
+            }
+        }
+        if let Err(failed) = beat(&settings).await {
+            warn!(target: "delivery", error = %failed, "no heartbeat this time");
+        }
+    }
+}
+
+async fn beat(settings: &HeartbeatSettings) -> Result<(), QueueError> {
+    let integrators = match &settings.integrators {
+        Some(ask) => ask().await,
+        None => Vec::new(),
+    };
+    let figures = settings.queue.figures().await?;
+    let identity = settings.author.identity();
+    let beat = last_beat(&*settings.store, identity.epoch)? + 1;
+    let (key, value) = (number(identity.epoch), number(beat));
+    settings.queue.apply(vec![Change::PutRow { table: BEATS, key, value }]).await?;
+    let written = write(settings, &figures, integrators, beat);
+    settings.queue.beat(written).await?;
+    settings.beats.send_modify(|beats| *beats += 1);
+    Ok(())
+}
+
+fn number(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_be_bytes())
+}
+
+fn last_beat(store: &dyn QueueStore, epoch: u64) -> Result<u64, QueueError> {
+    let mut last = 0;
+    let seen = store.rows(BEATS, &number(epoch), &[], &mut |_, value| {
+        last = value.try_into().map(u64::from_be_bytes).unwrap_or_default();
+        ControlFlow::Break(())
+    });
+    seen.map(|()| last).map_err(|_| Refusal::StorageDown.into())
+}
+
+fn write(
+    settings: &HeartbeatSettings,
+    figures: &Figures,
+    integrators: Vec<IntegratorStatus>,
+    beat: u64,
+) -> Heartbeat {
+    let identity = settings.author.identity();
+    let up = figures.queues.iter().find(|(name, _)| name == UP);
+    fit(Heartbeat {
+        node: identity.id,
+        epoch: identity.epoch,
+        beat,
+        order: 0,
+        at: settings.author.now(),
+        name: settings.name.clone(),
+        roles: settings.roles.clone(),
+        version: settings.version.clone(),
+        mode: settings.mode,
+        account: figures.account,
+        depths: up.map(|(_, depths)| *depths).unwrap_or_default(),
+        reasons: (settings.reasons)(),
+        configuration: settings.configuration.clone(),
+        done: settings.done.for_heartbeat(DONE_MAX),
+        integrators,
+        path: Vec::new(),
+    })
+}
+
+/// Cuts a heartbeat to what the protocol takes: texts first, then reasons, integrators and done
+/// ids, of which those left out are named when their repeat comes.
+pub fn fit(mut beat: Heartbeat) -> Heartbeat {
+    beat.integrators.truncate(INTEGRATORS_MAX);
+    beat.done.truncate(DONE_MAX);
+    beat.reasons.truncate(REASONS_MAX);
+    for text_bytes in [256, 64, 16, 0] {
+        for (_, detail) in &mut beat.reasons {
+            cut(detail, text_bytes.max(32));
+        }
+        for integrator in &mut beat.integrators {
+            cut(&mut integrator.text, text_bytes);
+        }
+        if size(&beat) <= BEAT_BYTES_MAX {
+            return beat;
+        }
+    }
+    while size(&beat) > BEAT_BYTES_MAX {
+        let (done, integrators) = (beat.done.len(), beat.integrators.len());
+        beat.done.truncate(done / 2);
+        beat.integrators.truncate(integrators - integrators / 4);
+        beat.reasons.truncate(4);
+        if done == 0 && integrators < 4 {
+            break;
+        }
+    }
+    beat
+}
+
+fn size(beat: &Heartbeat) -> usize {
+    let mut to = Writer::new();
+    beat.write(&mut to);
+    to.len()
+}
+
+/// Cuts a text at a character's boundary.
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let mut end = bytes_max;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use protocol::{
+        MessageId, Precedence, RemoteId,
+        codec::Reader,
+        heartbeat::{Account, Condition},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_largest_heartbeat_fits_and_still_names_something_of_each_kind() {
+        let node: RemoteId = "018f6f2a-5c3e-7c11-9a54-3d2b1a0f9e42/3".parse().unwrap();
+        let id = |sequence| MessageId {
+            origin: node,
+            epoch: u64::MAX,
+            precedence: Precedence::Urgent,
+            sequence,
+        };
+        let integrator = |n| IntegratorStatus {
+            id: node.child(n).unwrap(),
+            connected: true,
+            module: Condition::Ok,
+            platform: Condition::Failed,
+            text: "ü".repeat(500),
+        };
+        let beat = fit(Heartbeat {
+            node,
+            epoch: u64::MAX,
+            beat: 1,
+            order: 0,
+            at: 0,
+            name: "n".repeat(256),
+            roles: vec!["proxy".into()],
+            version: "1".into(),
+            mode: Mode::Session,
+            account: Account::default(),
+            depths: Default::default(),
+            reasons: vec![("queue_full".into(), "x".repeat(1024)); 40],
+            configuration: "c".repeat(256),
+            done: (0..500).map(|n| id(u64::MAX - n)).collect(),
+            integrators: (0..200).map(integrator).collect(),
+            path: Vec::new(),
+        });
+        assert!(size(&beat) <= BEAT_BYTES_MAX, "{}", size(&beat));
+        assert!(!beat.done.is_empty() && !beat.integrators.is_empty() && !beat.reasons.is_empty());
+        let mut to = Writer::new();
+        beat.write(&mut to);
+        assert_eq!(Heartbeat::read(&mut Reader::new(&to.into_vec())).unwrap(), beat);
+    }
+}

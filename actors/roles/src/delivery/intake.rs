@@ -1,0 +1,206 @@
+//! The door of a node: bytes become types once, one request is one commit and one answer.
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use extension::communications::{Door, Peer};
+use futures_util::future::select_all;
+use protocol::{
+    Refusal, Verdict,
+    codec::Reader,
+    exchange::{Exchange, Outcome, digest_of},
+    heartbeat::Heartbeat,
+    limits,
+    message::{Blocks, Brief, Messages, Persistence},
+    run::{Run, RunHeader},
+};
+use supervision::{AskError, Route};
+use tracing::{Span, field, instrument};
+
+use super::{
+    doorbell::Doorbell,
+    durable_queue::{Clock, identity_of},
+    orders::{Checked, DownFor, Identity, Take, answer_to},
+    router,
+    runs::Traits,
+};
+
+/// What a child that was turned away for now is asked to wait, ms.
+const RETRY_AFTER_MS: u64 = 1000;
+/// How often a held exchange looks without being rung for: as often as what was sent down and not
+/// acknowledged goes again.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// What a child waits whose exchange overtook the one before it, ms.
+const EARLY_AFTER_MS: u64 = 20;
+
+/// Class of what teaches the nodes it passes the way down.
+const REGISTRATION: &str = "registration";
+
+/// The door of a node.
+pub struct Intake {
+    /// Takes exchanges into custody.
+    pub take: Route<Take>,
+    /// What waits for a child.
+    pub down: Route<DownFor>,
+    /// Wakes held answers.
+    pub doorbell: Arc<Doorbell>,
+    /// Who the node is.
+    pub identity: Arc<Mutex<Identity>>,
+    /// The time.
+    pub clock: Clock,
+    /// Whether messages end here and are decoded, or are passed on as they are.
+    pub is_top: bool,
+    /// The node is going down: nothing new is taken.
+    pub stopping: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Door for Intake {
+    #[instrument(name = "exchange", target = "delivery", skip_all, err(level = "debug"),
+        fields(peer = field::Empty, messages = field::Empty))]
+    async fn knock(&self, peer: Peer, body: Bytes, hold: Duration) -> Result<Bytes, Refusal> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Refusal::Stopping);
+        }
+        let exchange = Exchange::decode(&body)?;
+        if peer.id.is_some_and(|id| id != exchange.sender.id) {
+            return Err(Refusal::IdentityMismatch);
+        }
+        if exchange.number > 0 && digest_of(&exchange.runs) != exchange.digest {
+            return Err(Refusal::Malformed);
+        }
+        let now = (self.clock)();
+        let checked: Vec<Vec<_>> =
+            exchange.runs.iter().map(|run| self.check_run(&exchange, run, now)).collect();
+        let beats = beats_of(&exchange)?;
+        Span::current().record("peer", field::display(exchange.sender.id));
+        Span::current().record("messages", checked.iter().map(Vec::len).sum::<usize>());
+        let take = Take { exchange: exchange.clone(), checked, beats };
+        let mut taken = self.take.ask(take).await.map_err(refuse)??;
+        if exchange.number == 0 && taken.down.is_empty() && !hold.is_zero() {
+            taken.down = self.held(&exchange, hold).await?;
+        }
+        let retry_after_ms = retry_after(&taken.outcomes);
+        Ok(answer_to(&exchange, taken, retry_after_ms, 0).encode())
+    }
+}
+
+impl Intake {
+    /// Waits for something for this child, at most `hold`.
+    async fn held(&self, exchange: &Exchange, hold: Duration) -> Result<Vec<Run>, Refusal> {
+        let hold = hold.min(Duration::from_secs(limits::HELD_S_MAX));
+        let queues = router::down_queues(&exchange.sender);
+        let bells: Vec<_> = queues.iter().map(|queue| self.doorbell.bell(queue)).collect();
+        let until = tokio::time::Instant::now() + hold;
+        loop {
+            let rung = select_all(bells.iter().map(|bell| Box::pin(bell.notified())));
+            // Also without a ring: what went down with an answer that got lost goes again.
+            let look = until.min(tokio::time::Instant::now() + LOOK_AGAIN);
+            let rung = tokio::time::timeout_at(look, rung).await;
+            if rung.is_err() && look == until {
+                return Ok(Vec::new());
+            }
+            let down = self.down.ask(DownFor(exchange.sender)).await.map_err(refuse)??;
+            if !down.is_empty() || self.stopping.load(Ordering::Relaxed) {
+                return Ok(down);
+            }
+        }
+    }
+
+    /// Who this node is now.
+    pub fn identity(&self) -> Identity {
+        identity_of(&self.identity)
+    }
+}
+
+impl Intake {
+    /// Checks the messages of a run. The last hop is the child that speaks, and the run holds as
+    /// many messages as it says; otherwise every one of them is refused.
+    fn check_run(&self, exchange: &Exchange, run: &Run, now: i64) -> Vec<Result<Checked, Refusal>> {
+        let expected = run.header.present();
+        let refuse_all = |refusal| (0..expected).map(|_| Err(refusal)).collect::<Vec<_>>();
+        let last = run.header.path.last();
+        if last.is_none_or(|hop| hop.node != exchange.sender.id)
+            || run.header.path.len() >= limits::HOPS_MAX
+            || !same_customer(exchange, run)
+        {
+            return refuse_all(Refusal::IdentityMismatch);
+        }
+        let mut checked = Vec::with_capacity(expected as usize);
+        let mut messages = Messages::of(&run.messages);
+        for sequence in run.header.numbers() {
+            let Some(Ok((range, blocks))) = messages.next() else {
+                return refuse_all(Refusal::Malformed);
+            };
+            checked.push(check(blocks, range.len(), &run.header, (sequence, now), self.is_top));
+        }
+        match messages.next() {
+            None => checked,
+            Some(_) => refuse_all(Refusal::Malformed),
+        }
+    }
+}
+
+/// Checks a message of `bytes` wire bytes, with its number and the time.
+pub fn check(
+    blocks: Blocks<'_>,
+    bytes: usize,
+    run: &RunHeader,
+    (sequence, now): (u64, i64),
+    is_top: bool,
+) -> Result<Checked, Refusal> {
+    if !is_top {
+        let Brief { class, persistence, time_to_live_s } = blocks.brief(run, sequence, now)?;
+        if class != REGISTRATION {
+            let assured = persistence == Persistence::Assured;
+            let traits = Traits { bytes, assured, time_to_live_s };
+            return Ok(Checked { traits, message: None });
+        }
+    }
+    let message = blocks.check(run, sequence, now)?;
+    Ok(Checked { traits: Traits::of(&message, bytes), message: Some(message) })
+}
+
+/// A node relays its own customer's messages. Which nodes may relay others' says their certificate
+/// (group `provider`); without certificates the child is believed (DESIGN §15).
+fn same_customer(_exchange: &Exchange, _run: &Run) -> bool {
+    true
+}
+
+fn beats_of(exchange: &Exchange) -> Result<Vec<Heartbeat>, Refusal> {
+    let read = |beat: &Bytes| {
+        let mut beat = Heartbeat::read(&mut Reader::new(beat)).map_err(|_| Refusal::Malformed)?;
+        if beat.path.len() < limits::HOPS_MAX {
+            beat.path.push(exchange.sender.id);
+        }
+        Ok(beat)
+    };
+    exchange.beats.iter().map(read).collect()
+}
+
+fn retry_after(outcomes: &[(Outcome, u32)]) -> u64 {
+    let again = outcomes.iter().find_map(|(o, _)| match o {
+        Outcome::Refused(r) if r.verdict() == Verdict::TryAgain => Some(*r),
+        _ => None,
+    });
+    match again {
+        None => 0,
+        Some(Refusal::Busy | Refusal::NewIncarnation) => EARLY_AFTER_MS,
+        Some(_) => RETRY_AFTER_MS,
+    }
+}
+
+/// What a child is told when the queue did not answer.
+fn refuse(error: AskError) -> Refusal {
+    match error {
+        AskError::Full => Refusal::Busy,
+        // They may be on disk or not. The child sends the same again; a repeat is known.
+        AskError::Ended | AskError::TimedOut => Refusal::StorageDown,
+    }
+}

@@ -1,0 +1,22 @@
+//! One hop, the same at every node: intake, durable queue, link, router, ledger.
+pub mod author;
+pub mod done;
+pub mod doorbell;
+pub mod durable_queue;
+pub mod eviction;
+pub mod exchanges;
+pub mod heartbeat;
+pub mod identity;
+pub mod intake;
+pub mod lanes;
+pub mod link;
+pub mod orders;
+pub mod queue_routes;
+pub mod registering;
+pub mod registration;
+pub mod retry;
+pub mod router;
+pub mod runs;
+pub mod state;
+pub mod tree;
+pub mod upkeep;

@@ -1,0 +1,18 @@
+//! The launcher of Callhome: flags, configuration, order of start and stop.
+
+pub mod assemble;
+pub mod cli;
+pub mod config;
+pub mod health;
+pub mod launch;
+pub mod node;
+pub mod node_view;
+pub mod operator;
+pub mod policy;
+pub mod portal;
+pub mod process;
+pub mod programs;
+pub mod proxy_door;
+pub mod role;
+pub mod telemetry;
+pub mod up;

@@ -1,0 +1,118 @@
+//! Flags to configuration to launch to exit code.
+use std::process::ExitCode;
+
+use callhome::{
+    cli::{
+        check,
+        commands::ClientCommand,
+        common::{Common, Given, With},
+        send,
+        stopped::Stores,
+    },
+    launch::LaunchError,
+    node, programs, up,
+};
+use clap::{Parser, Subcommand};
+use integrators::command::IntegratorCommand;
+
+/// Remote services infrastructure: carries alarms, events and inventory home, durably, urgent
+/// first.
+#[derive(Debug, Parser)]
+#[command(name = "callhome", version, after_help = "Try it: callhome up")]
+struct Cli {
+    #[command(flatten)]
+    given: Given,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start every role on this machine, with integrators and portal
+    Up(With<up::UpArgs>),
+    /// Start one node
+    Node(With<node::NodeArgs>),
+    /// Start an integrator: a process that takes traps, lines or inventory to the proxy
+    #[command(subcommand)]
+    Integrator(IntegratorCommand),
+    /// Send one message through the integrator API, for scripts
+    Send(send::SendArgs),
+    /// Check configuration and stores without changing them
+    Check(check::CheckArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+fn main() -> ExitCode {
+    // A store that may abort whoever opens it is tried by a child of ours first (DESIGN §4.5).
+    if let Some(code) = callhome::assemble::asked_to_probe() {
+        return ExitCode::from(code);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, everything else is usage.
+            let code = if error.use_stderr() { 64 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    ExitCode::from(run(cli))
+}
+
+fn run(cli: Cli) -> u8 {
+    match cli.command {
+        Command::Up(with) => {
+            let common = Common::from_environment(&cli.given, &with.given);
+            started(block_on(up::run(&with.args, &common)))
+        }
+        Command::Node(with) => {
+            let common = Common::from_environment(&cli.given, &with.given);
+            started(block_on(node::run(&with.args, &common)))
+        }
+        Command::Integrator(command) => integrate(command, &cli.given),
+        Command::Send(args) => send::run(&args, &cli.given),
+        Command::Client(command) => block_on(command.run(&cli.given, &Stores)),
+        Command::Check(args) => {
+            check::run(&args, &|folder| callhome::assemble::check_store(folder))
+        }
+    }
+}
+
+fn block_on<F: Future>(run: F) -> F::Output {
+    actix_web::rt::System::new().block_on(run)
+}
+
+fn started(ended: Result<u8, LaunchError>) -> u8 {
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("callhome: error: {error}");
+            if !error.help.is_empty() {
+                eprintln!("  help: {}", error.help);
+            }
+            error.code
+        }
+    }
+}
+
+fn integrate(command: IntegratorCommand, given: &Given) -> u8 {
+    let common = Common::from_environment(given, &Given::default());
+    callhome::process::start_logging(common.log.as_deref(), "info");
+    programs::end_with_parent();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else {
+        eprintln!("callhome: error: no runtime: the machine has no file handles left");
+        return 70;
+    };
+    match runtime.block_on(integrators::command::run(command, &common.data)) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("callhome: error: {error}");
+            if let Some(help) = error.help() {
+                eprintln!("  help: {help}");
+            }
+            error.exit_code()
+        }
+    }
+}

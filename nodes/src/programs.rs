@@ -1,0 +1,172 @@
+//! Integrator processes that a proxy starts, and starts again when they end.
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::watch,
+    task::JoinHandle,
+};
+use tracing::{info, warn};
+
+/// First wait before an ended integrator is started again.
+const AGAIN_MIN: Duration = Duration::from_millis(200);
+/// Longest wait.
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// An integrator that ran so long had not failed at its start.
+const STARTED_WELL: Duration = Duration::from_secs(10);
+/// How long an integrator may take to stop before it is killed.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// Exit code of a configuration that is wrong: starting again mends nothing quickly.
+const CONFIGURATION: i32 = 78;
+
+/// One program and its arguments.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Name of the integrator.
+    pub name: String,
+    /// What to run.
+    pub path: PathBuf,
+    /// With which flags.
+    pub arguments: Vec<String>,
+    /// With which variables beside ours.
+    pub variables: Vec<(String, String)>,
+}
+
+/// Programs that run until they are stopped.
+pub struct Programs {
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    ready: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Programs {
+    /// Starts them all.
+    pub fn start(programs: Vec<Program>) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let ready = Arc::new(Mutex::new(Vec::new()));
+        let tasks = programs
+            .into_iter()
+            .map(|p| actix_web::rt::spawn(keep_running(p, stopped.clone(), ready.clone())))
+            .collect();
+        Self { stop, tasks, ready }
+    }
+
+    /// What each said when it was ready: its name and the line behind `ready `.
+    pub fn ready(&self) -> Vec<(String, String)> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether each has said that it is ready at least once.
+    pub fn all_ready(&self) -> bool {
+        self.ready().len() >= self.tasks.len()
+    }
+
+    /// Ends them all, each in its own time.
+    pub async fn stop(self) {
+        // Nobody listens where none was started.
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+async fn keep_running(
+    program: Program,
+    mut stop: watch::Receiver<bool>,
+    ready: Arc<Mutex<Vec<(String, String)>>>,
+) {
+    let mut wait = AGAIN_MIN;
+    loop {
+        let started = tokio::time::Instant::now();
+        match spawn(&program) {
+            Ok(mut child) => {
+                listen(&mut child, &program.name, &ready);
+                tokio::select! {
+                    ended = child.wait() => {
+                        let code = ended.as_ref().ok().and_then(|status| status.code());
+                        warn!(target: "integrators", integrator = program.name, ?code,
+                            "integrator ended; starting it again");
+                        if code == Some(CONFIGURATION) {
+                            wait = AGAIN_MAX;
+                        }
+                    }
+                    _ = stop.wait_for(|stop| *stop) => return end(child, &program.name).await,
+                }
+            }
+            Err(error) => {
+                warn!(target: "integrators", integrator = program.name, %error,
+                    path = %program.path.display(), "integrator cannot be started");
+            }
+        }
+        if started.elapsed() > STARTED_WELL {
+            wait = AGAIN_MIN;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(AGAIN_MAX),
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Variable that tells an integrator whose child it is: it ends with that process, also by KILL.
+pub const PARENT: &str = "CALLHOME_PARENT_PID";
+
+fn spawn(program: &Program) -> std::io::Result<Child> {
+    let mut command = Command::new(&program.path);
+    command.args(&program.arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env(PARENT, std::process::id().to_string()).kill_on_drop(true);
+    command.envs(program.variables.iter().map(|(name, value)| (name, value)));
+    command.spawn()
+}
+
+/// Passes on what it prints; remembers the line that says it is ready.
+fn listen(child: &mut Child, name: &str, ready: &Arc<Mutex<Vec<(String, String)>>>) {
+    let Some(stdout) = child.stdout.take() else { return };
+    let (name, ready) = (name.to_owned(), ready.clone());
+    actix_web::rt::spawn(async move {
+        let mut lines = BufReader::new(stdout).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            info!(target: "integrators", integrator = name, "{line}");
+            if let Some(words) = line.strip_prefix("ready ") {
+                let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+                ready.retain(|(known, _)| *known != name);
+                ready.push((name.clone(), words.to_owned()));
+            }
+        }
+    });
+}
+
+async fn end(mut child: Child, name: &str) {
+    if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+        // It may have ended just now.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if tokio::time::timeout(STOPS_WITHIN, child.wait()).await.is_err() {
+        warn!(target: "integrators", integrator = name, "integrator did not stop; killed");
+        let _ = child.kill().await;
+    }
+}
+
+/// For an integrator's own process: ends it when the node that started it ends, also by KILL.
+#[allow(clippy::disallowed_methods, reason = "nothing of this process outlives its parent")]
+pub fn end_with_parent() {
+    let Some(parent) = std::env::var(PARENT).ok().and_then(|p| p.parse::<u32>().ok()) else {
+        return;
+    };
+    let signal = Some(rustix::process::Signal::TERM);
+    if let Err(error) = rustix::process::set_parent_process_death_signal(signal) {
+        warn!(target: "integrators", %error, "may outlive the node that started it");
+    }
+    // The parent may have died before the line above.
+    if std::os::unix::process::parent_id() != parent {
+        warn!(target: "integrators", "the node that started this integrator is gone");
+        std::process::exit(0);
+    }
+}

@@ -1,0 +1,29 @@
+//! The words of Callhome: what nodes, integrators and people say. No I/O, no clock, no actix.
+//!
+//! | version | change |
+//! |---|---|
+//! | 1 | first |
+//! | 1 | appended to the exchange: `sender`, the id and epoch the child goes by (`exchange.rs`) |
+
+mod door;
+
+pub mod address;
+pub mod codec;
+pub mod ends;
+pub mod exchange;
+pub mod heartbeat;
+pub mod limits;
+pub mod message;
+pub mod refusal;
+pub mod registration;
+pub mod run;
+pub mod service;
+pub mod socket;
+pub mod words;
+
+pub use address::RemoteId;
+pub use message::{Header, Infrastructure, Message, MessageId, Precedence};
+pub use refusal::{Refusal, Verdict};
+
+/// The format version in every header, block and exchange.
+pub const VERSION: u8 = 1;

@@ -1,0 +1,193 @@
+//! The operator's door: health, tree, metrics, what needs the token; drills.
+use serde_json::{Value, json};
+
+use crate::{
+    sandbox::{Up, get, wait_for},
+    support::{QUIET, against, alarm, bearer, done, http, metric, refused, shared},
+};
+
+const NODES: [&str; 4] = ["app-server", "applications-mlm", "mlm", "proxy"];
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn health_is_three_answers_of_each_node() {
+    let up = shared();
+    for (path, parts) in [
+        ("/livez", &["alive"][..]),
+        ("/readyz", &["ready"]),
+        ("/healthz", &["alive", "delivering", "ready"]),
+    ] {
+        // A neighbour's drill may show for a moment.
+        let body = wait_for(path, || {
+            let (status, body) = get(&up.operator(), path, "");
+            (status == 200).then_some(body)
+        });
+        let health: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(keys(&health), ["nodes", "status"]);
+        assert_eq!(health["status"], "ok");
+        let nodes = health["nodes"].as_array().unwrap();
+        let mut names: Vec<&str> = nodes.iter().map(|n| n["node"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, NODES);
+        for node in nodes {
+            let mut wanted: Vec<&str> = parts.to_vec();
+            wanted.extend(["node", "node_id"]);
+            wanted.sort_unstable();
+            assert_eq!(keys(node), wanted, "{path}");
+            for part in parts.iter().filter(|part| **part != "delivering") {
+                assert_eq!(node[*part], json!({"ok": true, "reasons": []}));
+            }
+            if path == "/healthz" {
+                assert_eq!(
+                    keys(&node["delivering"]),
+                    ["held", "last_acknowledged_at", "ok", "oldest_age_s", "reasons"]
+                );
+            }
+        }
+    }
+    let (_, body) = get(&up.operator(), "/healthz?verbose", "");
+    let verbose: Value = serde_json::from_str(&body).unwrap();
+    let passed = verbose["nodes"][0]["ready"]["passed"].as_array().unwrap();
+    assert!(passed.contains(&"registering".into()), "{passed:?}");
+}
+
+#[test]
+fn tree_shows_each_node_its_supervisors_and_actors() {
+    let up = shared();
+    let (status, body) = get(&up.operator(), "/tree", "");
+    assert_eq!(status, 200);
+    let tree: Value = serde_json::from_str(&body).unwrap();
+    let mut names = Vec::new();
+    for node in tree.as_array().unwrap() {
+        names.push(node["name"].as_str().unwrap().to_owned());
+        assert_eq!(node["kind"], "node");
+        walk(node);
+    }
+    names.sort_unstable();
+    assert_eq!(names, NODES);
+    assert!(body.contains("\"durable_queue\"") && body.contains("\"link\""));
+}
+
+fn walk(part: &Value) {
+    assert_eq!(
+        keys(part),
+        ["children", "kind", "mailbox", "name", "restarts", "since_at", "state"]
+    );
+    assert!(["node", "supervisor", "actor"].contains(&part["kind"].as_str().unwrap()));
+    assert!(["running", "waiting", "stopped"].contains(&part["state"].as_str().unwrap()));
+    part["children"].as_array().unwrap().iter().for_each(walk);
+}
+
+#[test]
+fn metrics_have_the_names_of_the_contract_and_their_node() {
+    let up = shared();
+    let payload = up.data().join("payload-of-metrics");
+    std::fs::write(&payload, b"x").unwrap();
+    alarm(&up, "kiln-1", &[]);
+    let text = wait_for("the queue's metrics", || {
+        let (status, text) = get(&up.operator(), "/metrics", "");
+        assert_eq!(status, 200);
+        (!metric(&text, "callhome_queue_messages").is_empty()).then_some(text)
+    });
+    for name in [
+        "build_info",
+        "queue_messages",
+        "queue_bytes",
+        "queue_oldest_age_seconds",
+        "ledger_in_total",
+        "ledger_delivered_total",
+        "ledger_expired_total",
+        "ledger_evicted_total",
+        "ledger_consumed_total",
+        "ledger_queued",
+        "ledger_balanced",
+        "intake_duplicates_total",
+        "intake_dropped_total",
+        "store_commit_seconds_bucket",
+        "store_commit_seconds_count",
+        "exchange_seconds_bucket",
+        "exchange_bytes_total",
+        "ready",
+        "delivering",
+    ] {
+        let series = metric(&text, &format!("callhome_{name}"));
+        assert!(!series.is_empty(), "{name}");
+        for (labels, _) in series {
+            let known = NODES.iter().any(|node| labels.contains(&format!("node=\"{node}\"")));
+            assert!(known, "{name}{{{labels}");
+        }
+    }
+    for node in NODES {
+        let own = |name: &str| {
+            let series = metric(&text, name);
+            series.iter().find(|(l, _)| l.contains(&format!("node=\"{node}\""))).unwrap().1
+        };
+        assert_eq!(own("callhome_ledger_balanced"), 1.0, "{node}");
+        assert_eq!(own("callhome_ready"), 1.0, "{node}");
+        assert!(own("callhome_ledger_in_total") > 0.0, "{node}");
+    }
+    let up_and_down = metric(&text, "callhome_exchange_bytes_total");
+    for direction in ["up", "down"] {
+        assert!(up_and_down.iter().any(|(l, v)| l.contains(direction) && *v > 0.0));
+    }
+}
+
+#[test]
+fn what_changes_anything_wants_the_token() {
+    let up = shared();
+    let (host, token) = (up.operator(), up.token());
+    for (method, path) in [("POST", "/drill"), ("PUT", "/log"), ("POST", "/sign-in")] {
+        for headers in ["", "Authorization: Bearer wrong\r\n", "Authorization: Basic eDp5\r\n"] {
+            let answer = http(&host, &format!("{method} {path}"), headers, b"{}");
+            answer.problem(401, "unauthenticated", "give_up");
+        }
+    }
+    http(&host, "POST /drill", &bearer(&token), b"{\"fault\":1}").problem(
+        400,
+        "malformed",
+        "give_up",
+    );
+    http(&host, "POST /drill", &bearer(&token), b"{\"fault\":\"dance\",\"actor\":\"link\"}")
+        .problem(400, "malformed", "give_up");
+    http(&host, "PUT /log", &bearer(&token), b"{\"filter\":\"(((\"}").problem(
+        400,
+        "malformed",
+        "give_up",
+    );
+    http(&host, "GET /nothing", "", b"").problem(404, "not_found", "give_up");
+    // The door is not a way into the API.
+    assert_eq!(get(&host, "/api/v1/alarms", &token).0, 404);
+}
+
+#[test]
+fn drills_break_an_actor_and_the_node_serves_on() {
+    // One of its own: what a drill holds up for some seconds is not its neighbours'.
+    let up = Up::start(&QUIET);
+    let restarts = || {
+        let (_, text) = get(&up.operator(), "/metrics", "");
+        let series = metric(&text, "callhome_supervision_restarts_total");
+        let own = series.iter().filter(|(labels, _)| {
+            labels.contains("node=\"mlm\"") && labels.contains("child=\"link\"")
+        });
+        own.map(|(_, value)| value).sum::<f64>()
+    };
+    let before = restarts();
+    done(&up, &["drill", "panic", "link", "--node", "mlm", "--times", "2", "--every-ms", "200"]);
+    wait_for("two restarts", || (restarts() >= before + 2.0).then_some(()));
+    let (_, text) = get(&up.operator(), "/metrics", "");
+    for (labels, _) in metric(&text, "callhome_supervision_restarts_total") {
+        for label in ["node=", "supervisor=", "child=", "exit="] {
+            assert!(labels.contains(label), "{labels}");
+        }
+    }
+    let id = alarm(&up, "kiln-2", &["--wait", "40"]);
+    wait_for("the alarm behind it", || {
+        let output = against(&up, &["trace", &id, "-o", "json"]);
+        let trace: Value = serde_json::from_slice(&output.stdout).ok()?;
+        (trace["state"] == "delivered").then_some(())
+    });
+    refused(&against(&up, &["drill", "stop", "nobody"]), 66);
+}

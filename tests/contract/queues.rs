@@ -1,0 +1,154 @@
+//! Queues of a proxy whose parent is away: shown running and stopped, bounded, and by time to live.
+use std::{
+    process::Output,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    sandbox::{callhome, chain::Chain, get, text, wait_for},
+    schema::{check, check_all},
+    support::{metric, refused},
+};
+
+fn send(chain: &Chain, more: &[&str]) -> Output {
+    let socket = chain.socket().display().to_string();
+    let mut all = vec!["send"];
+    all.extend(more);
+    all.extend(["--instance", "press-1", "--socket", &socket]);
+    callhome(&all)
+}
+
+fn sent(chain: &Chain, more: &[&str]) -> String {
+    let output = send(chain, more);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).trim().to_owned()
+}
+
+fn json(data: &str, arguments: &[&str]) -> Value {
+    let mut all = arguments.to_vec();
+    all.extend(["--data", data, "-o", "json"]);
+    let output = callhome(&all);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+const ALARM: [&str; 7] = ["alarm", "--type", "oil", "--severity", "major", "--text", "low"];
+
+/// A line of fsck of a good store that holds two messages at least.
+fn checks_out(line: &Value) {
+    assert_eq!(line["ok"], true, "{line}");
+    let mut keys: Vec<&String> = line.as_object().unwrap().keys().collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["damaged", "messages", "node", "ok", "salvaged", "set_aside"]);
+    assert!(line["messages"].as_u64().unwrap() >= 2);
+}
+
+#[test]
+fn queues_are_shown_of_running_and_of_stopped_nodes() {
+    let mut chain = Chain::start("");
+    sent(&chain, &ALARM);
+    let proxy = chain.nodes[0].folder.display().to_string();
+    wait_for("an empty queue", || {
+        json(&proxy, &["queue", "ls"]).as_array()?.is_empty().then_some(())
+    });
+    chain.nodes[1].process.take().unwrap().kill();
+    let id = sent(&chain, &ALARM);
+    let bulk = sent(&chain, &["data", "--class", "core", "--precedence", "bulk"]);
+    // QUE-16: what is of no use after a second never reaches the server.
+    let short = [&ALARM[..], &["--ttl", "1", "--key", "short"]].concat();
+    let (short, sent_at) = (sent(&chain, &short), Instant::now());
+
+    let rows = json(&proxy, &["queue", "ls"]);
+    let row = |precedence: &str, rows: &Value| {
+        let mut rows = rows.as_array().unwrap().iter();
+        rows.find(|r| r["queue"] == "up" && r["precedence"] == precedence).cloned()
+    };
+    let normal = row("normal", &rows).expect("normal messages");
+    let mut keys: Vec<&String> = normal.as_object().unwrap().keys().collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["bytes", "messages", "node", "oldest_age_s", "precedence", "queue"]);
+    assert_eq!(normal["node"], "proxy");
+    assert!(normal["messages"].as_u64().unwrap() >= 1);
+    assert_eq!(row("bulk", &rows).expect("bulk")["messages"], 1);
+    let head = text(&callhome(&["queue", "ls", "--data", &proxy]).stdout);
+    let columns: Vec<&str> = head.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(columns.join(" "), "node queue precedence messages bytes oldest_age_s");
+    let shown = json(&proxy, &["queue", "show", &id]);
+    assert_eq!((&shown["queue"], &shown["state"]), (&"up".into(), &"queued".into()), "{shown}");
+    assert_eq!(shown["message_id"], *id);
+    refused(&callhome(&["queue", "fsck", "--data", &proxy]), 69);
+
+    // The same of the stopped node.
+    assert_eq!(chain.nodes[0].process.take().unwrap().stop(), Some(0));
+    let stopped = json(&proxy, &["queue", "ls"]);
+    assert_eq!(row("bulk", &stopped).expect("bulk")["messages"], 1, "{stopped}");
+    let shown = json(&proxy, &["queue", "show", &bulk]);
+    assert_eq!((&shown["queue"], &shown["message_id"]), (&"up".into(), &bulk.clone().into()));
+    checks_out(&json(&proxy, &["queue", "fsck"])[0]);
+
+    // All of it travels on when the parent is back, but what expired.
+    wait_for("a second to pass", || {
+        (sent_at.elapsed() > Duration::from_millis(1100)).then_some(())
+    });
+    chain.run(1);
+    chain.run(0);
+    let server = chain.nodes[3].folder.display().to_string();
+    for id in [&id, &bulk] {
+        wait_for("what waited", || {
+            let output = callhome(&["trace", id, "--data", &server, "-o", "json"]);
+            let trace: Value = serde_json::from_slice(&output.stdout).ok()?;
+            check("Trace", &trace);
+            (trace["state"] == "delivered").then_some(())
+        });
+    }
+    let messages = chain.api("/messages?instance=press-1");
+    check_all("Message", &messages["items"]);
+    let ids = messages["items"].as_array().unwrap().iter().map(|m| &m["message_id"]);
+    assert!(!ids.into_iter().any(|i| *i == *short), "it expired");
+    wait_for("the accounts to say that it expired, once", || {
+        let ledgers = json(&server, &["ledger"]);
+        let ledgers = ledgers.as_array()?;
+        let expired: u64 = ledgers.iter().filter_map(|l| l["expired"].as_u64()).sum();
+        (expired == 1 && ledgers.iter().all(|l| l["balanced"] == true)).then_some(())
+    });
+}
+
+// QUE-7: the bytes queued are shown and never exceed the limit; a rejected newcomer is an error to
+// try again.
+#[test]
+fn a_full_queue_is_bounded_and_refuses_with_75() {
+    const LIMIT: u64 = 4 << 20;
+    let mut chain = Chain::start(&format!("<store bytes=\"{LIMIT}\"/>"));
+    sent(&chain, &ALARM);
+    chain.nodes[1].process.take().unwrap().kill();
+    let file = chain.nodes[0].folder.join("payload");
+    std::fs::write(&file, vec![7; 250_000]).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let operator = chain.nodes[0].process.as_ref().unwrap().word("operator").replace("http://", "");
+    let mut refusal = None;
+    for _ in 0..25 {
+        let output =
+            send(&chain, &["data", "--class", "core", "--assured", "--data", &file, "--wait", "2"]);
+        let (_, metrics) = get(&operator, "/metrics", "");
+        let queued: f64 =
+            metric(&metrics, "callhome_queue_bytes").iter().map(|(_, bytes)| bytes).sum();
+        assert!(queued <= LIMIT as f64, "{queued}");
+        if !output.status.success() {
+            refusal = Some(output);
+            break;
+        }
+    }
+    let said = refused(&refusal.expect("a full queue"), 75);
+    assert!(said.contains("queue_full"), "{said}");
+    // Bulk that finds no room is a success that is told and counted.
+    let bulk = send(
+        &chain,
+        &["data", "--class", "core", "--precedence", "bulk", "--data", &file, "-o", "json"],
+    );
+    assert_eq!(bulk.status.code(), Some(0), "{}", text(&bulk.stderr));
+    let told: Value = serde_json::from_slice(&bulk.stdout).unwrap();
+    assert_eq!(told["outcome"], "evicted", "{told}");
+    assert!(chain.account(0).balanced);
+}

@@ -1,0 +1,83 @@
+//! The intermediate MLM between proxies and the provider, as processes over plain HTTP.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken set-up should panic")]
+
+mod sandbox;
+
+use std::sync::{Arc, Mutex};
+
+use integrator_api::{
+    ActionRequest, Call, Callback, CallbackError, Client, Handler, InstanceCall, Options,
+};
+use sandbox::{chain::Chain, request, wait_for};
+
+const PROXY: usize = 0;
+const MLM: usize = 1;
+
+const POLICY: &str = "<policy xmlns=\"urn:callhome:config:1\">\
+    <rule what=\"action\" name=\"restart\" decision=\"allow\"/></policy>";
+
+/// Remembers the actions it was told.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Handler for Told {
+    fn callbacks(&self) -> Vec<Callback> {
+        vec![Callback::Action]
+    }
+
+    fn action(&self, request: ActionRequest) -> Result<i64, CallbackError> {
+        self.0.lock().unwrap().push(request.instance);
+        Ok(0)
+    }
+}
+
+/// Messages for children that wait at the MLM.
+fn waiting_below(chain: &Chain) -> u64 {
+    let rows = chain.queues(MLM);
+    let down = rows.iter().filter(|r| r["queue"].as_str().unwrap().starts_with("down/"));
+    down.map(|r| r["messages"].as_u64().unwrap()).sum()
+}
+
+// MLM-6: an action for a proxy that is away waits at the MLM, and is delivered when it is back.
+#[test]
+fn action_for_a_proxy_that_is_away_waits_at_the_mlm() {
+    let mut chain = Chain::start("");
+    std::fs::write(chain.nodes[PROXY].folder.join("policy.xml"), POLICY).unwrap();
+    // The policy is read at the start.
+    chain.kill(PROXY);
+    let told = Told::default();
+    let options = Options::new(chain.socket(), "plant", "1").handler(told.clone());
+    let client = Client::open(options).unwrap();
+    let instance = InstanceCall { instance: "press-1".into(), capabilities: None };
+    client.send(Call::Instance(instance)).wait().unwrap();
+    let target = wait_for("the instance at the server", || {
+        let list = chain.api("/instances?limit=10");
+        list["items"].as_array()?.first()?["instance_id"].as_str().map(str::to_owned)
+    });
+    wait_for("nothing on its way down", || (waiting_below(&chain) == 0).then_some(()));
+    chain.stop(PROXY);
+    let headers = format!(
+        "Authorization: Bearer {}\r\nContent-Type: application/json\r\n\
+        Idempotency-Key: action-1\r\n",
+        chain.token()
+    );
+    let body =
+        format!("{{\"targets\":[\"{target}\"],\"name\":\"restart\",\"time_to_live_s\":3600}}");
+    let (status, said) = request(&chain.server(), "POST /api/v1/actions", &headers, &body);
+    assert!((200..300).contains(&status), "{status}: {said}");
+    let made: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let id = made["items"][0]["action_id"].as_str().unwrap().to_owned();
+    wait_for("the action at the MLM", || (waiting_below(&chain) == 1).then_some(()));
+    // It stands on the MLM's disk, so it survives the MLM, too. It may come to it once more where
+    // the kill was faster than the acknowledgement; the proxy acts once.
+    chain.kill(MLM);
+    assert!(waiting_below(&chain) >= 1);
+    assert!(told.0.lock().unwrap().is_empty());
+    chain.run(PROXY);
+    wait_for("the answer at the server", || {
+        let action = chain.api(&format!("/actions/{id}"));
+        (action["state"] == "answered" && action["status"] == 0).then_some(())
+    });
+    assert_eq!(*told.0.lock().unwrap(), ["press-1"]);
+    wait_for("the MLM to forget it", || (waiting_below(&chain) == 0).then_some(()));
+}

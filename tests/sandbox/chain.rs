@@ -1,0 +1,220 @@
+//! A chain of nodes, a process each, on loopback: killed and started again at will.
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use tempfile::TempDir;
+
+use super::{LONG, Process, get};
+
+/// The provider of a test.
+pub const PROVIDER: &str = "018f0000-0000-7000-8000-000000000001";
+
+/// One node of the chain.
+pub struct Node {
+    pub role: &'static str,
+    pub folder: PathBuf,
+    pub process: Option<Process>,
+}
+
+/// Proxy, MLM, applications MLM and application server, lowest first.
+pub struct Chain {
+    _folder: TempDir,
+    pub nodes: Vec<Node>,
+    /// The customer's id, as the server made it.
+    pub customer: String,
+}
+
+const ROLES: [&str; 4] = ["proxy", "mlm", "applications-mlm", "app-server"];
+
+/// A port that was free just now.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+struct Links {
+    parent: Option<u16>,
+    door: Option<u16>,
+}
+
+fn configuration(role: &str, customer: &str, links: &Links, folder: &Path, more: &str) -> String {
+    let Links { parent, door } = links;
+    let parents = parent.map_or(String::new(), |port| {
+        format!("<parents><parent url=\"http://127.0.0.1:{port}\" via=\"line\"/></parents>")
+    });
+    let exchange = door.map_or(String::new(), |port| {
+        format!("<exchange bind=\"127.0.0.1:{port}\" via=\"line\"/>")
+    });
+    let own = match role {
+        "app-server" => "<api bind=\"127.0.0.1:0\"/>".to_owned(),
+        "proxy" => format!("<integrator socket=\"{}\"/>", folder.join("i.sock").display()),
+        _ => String::new(),
+    };
+    format!(
+        "<?xml version=\"1.0\"?>\n<node xmlns=\"urn:callhome:config:1\" name=\"{role}\" roles=\"{role}\">\
+        <identity customer=\"{customer}\"/>\
+        <communications><module name=\"line\" protocol=\"http\" encryption=\"none\" authentication=\"none\"/></communications>\
+        {parents}<doors>{exchange}{own}<operator bind=\"127.0.0.1:0\"/></doors>\
+        <heartbeat every-s=\"1\"/>{more}</node>\n"
+    )
+}
+
+impl Chain {
+    /// Writes the configurations and starts all, the top first. `more` is XML for the proxy.
+    pub fn start(more: &str) -> Self {
+        Self::start_in(&std::env::temp_dir(), more)
+    }
+
+    /// As `start`, the proxy's folder below `proxy_in`.
+    pub fn start_in(proxy_in: &Path, more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let proxy = tempfile::tempdir_in(proxy_in).expect("a folder").keep();
+        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let nodes = ROLES.map(|role| {
+            let home = if role == "proxy" { proxy.clone() } else { folder.path().join(role) };
+            std::fs::create_dir_all(&home).expect("a folder");
+            Node { role, folder: home, process: None }
+        });
+        let mut chain = Self { _folder: folder, nodes: nodes.into(), customer: String::new() };
+        let links = |i: usize| Links {
+            parent: ports.get(i).copied(),
+            door: i.checked_sub(1).map(|below| ports[below]),
+        };
+        chain.configure(3, PROVIDER, &links(3), "");
+        chain.run(3);
+        // The customer is made known before anybody of it registers (IDM-2).
+        let headers = format!(
+            "Authorization: Bearer {}\r\nContent-Type: application/json\r\n\
+            Idempotency-Key: customer-1\r\n",
+            chain.token()
+        );
+        let body = "{\"customer\":\"plant\"}";
+        let (status, said) =
+            super::request(&chain.server(), "POST /api/v1/customers", &headers, body);
+        assert_eq!(status, 201, "{said}");
+        let made: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        chain.customer = made["customer_id"].as_str().expect("an id").to_owned();
+        let customer = chain.customer.clone();
+        for i in (0..3).rev() {
+            let whose = if i < 2 { &customer } else { PROVIDER };
+            chain.configure(i, whose, &links(i), if i == 0 { more } else { "" });
+            chain.run(i);
+        }
+        chain
+    }
+
+    fn configure(&self, i: usize, customer: &str, links: &Links, more: &str) {
+        let Node { role, folder, .. } = &self.nodes[i];
+        let text = configuration(role, customer, links, folder, more);
+        std::fs::write(folder.join("callhome.xml"), text).expect("written");
+    }
+
+    /// Starts node `i`, which must not run.
+    pub fn run(&mut self, i: usize) {
+        let node = &mut self.nodes[i];
+        let folder = node.folder.display().to_string();
+        let arguments = [
+            "node",
+            "--role",
+            node.role,
+            "--insecure",
+            "--drills",
+            "--data",
+            &folder,
+            "--log",
+            "warn",
+        ];
+        let end = Instant::now() + LONG;
+        // A port of a killed process may be in use for a moment.
+        let process = loop {
+            match Process::try_start(&arguments) {
+                Ok(process) => break process,
+                Err(said) if Instant::now() > end => panic!("{}: {said}", node.role),
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(100)),
+            }
+        };
+        node.process = Some(process);
+    }
+
+    /// KILL, then started again.
+    pub fn kill(&mut self, i: usize) {
+        if let Some(mut process) = self.nodes[i].process.take() {
+            process.kill();
+        }
+        self.run(i);
+    }
+
+    /// KILL, and it stays away until [`Chain::run`].
+    pub fn stop(&mut self, i: usize) {
+        self.nodes[i].process = None;
+    }
+
+    /// The rows of `callhome queue ls` for node `i`, running or stopped.
+    pub fn queues(&self, i: usize) -> Vec<serde_json::Value> {
+        let folder = self.nodes[i].folder.display().to_string();
+        let output = super::callhome(&["queue", "ls", "--data", &folder, "--format", "json"]);
+        assert!(output.status.success(), "{}", super::text(&output.stderr));
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        rows.as_array().expect("rows").clone()
+    }
+
+    /// A page of the operator's door of node `i`.
+    pub fn operator(&self, i: usize, path: &str) -> String {
+        let url = std::fs::read_to_string(self.nodes[i].folder.join("operator.url"));
+        let host = url.expect("an address").trim().replace("http://", "");
+        let (status, text) = get(&host, path, "");
+        assert_eq!(status, 200, "{text}");
+        text
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.nodes[0].folder.join("i.sock")
+    }
+
+    pub fn server(&self) -> String {
+        super::server_in(&self.nodes[3].folder)
+    }
+
+    pub fn token(&self) -> String {
+        let path = self.nodes[3].folder.join("operator.token");
+        std::fs::read_to_string(path).expect("a token").trim().to_owned()
+    }
+
+    /// An answer of the API.
+    pub fn api(&self, path: &str) -> serde_json::Value {
+        let (status, body) = get(&self.server(), &format!("/api/v1{path}"), &self.token());
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// The account of node `i`, by its own metrics.
+    pub fn account(&self, i: usize) -> Account {
+        let text = self.operator(i, "/metrics");
+        let value = |name: &str| {
+            let lines = text.lines().filter(|l| l.starts_with(name));
+            lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+        };
+        Account {
+            taken: value("callhome_ledger_in_total"),
+            queued: value("callhome_ledger_queued"),
+            balanced: value("callhome_ledger_balanced") == 1,
+        }
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.process = None);
+        let _ = std::fs::remove_dir_all(&self.nodes[0].folder);
+    }
+}
+
+/// Figures of a node's ledger.
+#[derive(Debug)]
+pub struct Account {
+    pub taken: u64,
+    pub queued: u64,
+    pub balanced: bool,
+}
