@@ -120,9 +120,11 @@ impl Browser {
         self.call("Runtime.evaluate", params)["result"]["value"].clone()
     }
 
-    /// Waits until an expression is true.
+    /// Waits until an expression is true of a page that is loaded whole: the address changes
+    /// before the page's text is there.
     pub fn wait(&mut self, expression: &str, what: &str) {
-        wait_for(what, || (self.evaluate(expression) == true).then_some(()));
+        let loaded = format!("document.readyState === 'complete' && ({expression})");
+        wait_for(what, || (self.evaluate(&loaded) == true).then_some(()));
     }
 
     /// Presses what a CSS selector finds first, as soon as it is there.
