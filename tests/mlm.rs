@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use integrator_api::{
     ActionRequest, Call, Callback, CallbackError, Client, Handler, InstanceCall, Options,
 };
-use sandbox::{chain::Chain, request, wait_for};
+use sandbox::{callhome, chain::Chain, request, text, wait_for};
 
 const PROXY: usize = 0;
 const MLM: usize = 1;
@@ -80,4 +80,55 @@ fn action_for_a_proxy_that_is_away_waits_at_the_mlm() {
     });
     assert_eq!(*told.0.lock().unwrap(), ["press-1"]);
     wait_for("the MLM to forget it", || (waiting_below(&chain) == 0).then_some(()));
+}
+
+// MLM-1: one program is a customer MLM (every other test of a chain) or, by its configuration, an
+// aggregation MLM: proxies of two customers work below it as they do below the other.
+#[test]
+fn aggregation_mlm_serves_two_customers() {
+    let mut chain = Chain::start_aggregated();
+    let second = chain.make_customer("mill");
+    let mill = chain.add_proxy(&second);
+    for (proxy, instance) in [(PROXY, "press-1"), (mill, "saw-1")] {
+        let socket = chain.socket_of(proxy).display().to_string();
+        let place = ["send", "alarm", "--socket", &socket, "--instance", instance];
+        let what = ["--type", "hot", "--severity", "major", "--text", "too hot", "--wait", "20"];
+        let output = callhome(&[&place[..], &what[..]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let alarms = wait_for("both alarms", || {
+        let list = chain.api("/alarms")["items"].as_array()?.clone();
+        (list.len() == 2).then_some(list)
+    });
+    for (customer, instance) in [(&chain.customer, "press-1"), (&second, "saw-1")] {
+        let alarm = alarms.iter().find(|alarm| alarm["instance"] == instance).unwrap();
+        assert_eq!(alarm["customer_id"], **customer, "{alarm}");
+    }
+    // Nothing vouches for the proxies until mTLS exists, and the node says so (DESIGN, security).
+    let health: serde_json::Value = serde_json::from_str(&chain.operator(MLM, "/healthz")).unwrap();
+    let delivering = &health["nodes"][0]["delivering"];
+    assert_eq!(
+        (&delivering["ok"], &delivering["reasons"][0]["name"]),
+        (&serde_json::json!(true), &serde_json::json!("plain_links"),)
+    );
+    let node = wait_for("the warning at the server", || {
+        let list = chain.api("/nodes");
+        let node = list["items"].as_array()?.iter().find(|node| node["node"] == "mlm")?.clone();
+        node["delivering"]["reasons"].as_array()?.first()?;
+        Some(node)
+    });
+    assert_eq!(node["delivering"]["ok"], true, "{node}");
+    assert_eq!(node["delivering"]["reasons"][0]["name"], "plain_links");
+}
+
+// Without --insecure nobody is served by an aggregation MLM that does not know whom it serves.
+#[test]
+fn aggregation_mlm_with_a_plain_door_does_not_start_by_itself() {
+    let chain = Chain::start_aggregated();
+    let config = chain.nodes[MLM].folder.join("callhome.xml");
+    let config = config.display().to_string();
+    let output = callhome(&["node", "--role", "mlm", "--config", &config]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("must authenticate them"), "{said}");
 }

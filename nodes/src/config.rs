@@ -113,7 +113,23 @@ impl Config {
         file: &str,
         environment: &Environment,
     ) -> Result<Config, Vec<Problem>> {
-        let checkup = check(text, file, environment);
+        Config::of(check(text, file, environment), file)
+    }
+
+    /// As [`Config::parse`], for `node --insecure`: an aggregation MLM may have a plain door. That
+    /// it is on a private address is for [`Config::launch_problems`] to see.
+    ///
+    /// # Errors
+    /// All other problems of the file, in its order.
+    pub fn parse_insecure(
+        text: &str,
+        file: &str,
+        environment: &Environment,
+    ) -> Result<Config, Vec<Problem>> {
+        Config::of(check_with(text, file, environment, true), file)
+    }
+
+    fn of(checkup: Checkup, file: &str) -> Result<Config, Vec<Problem>> {
         match checkup.config {
             Some(config) => Ok(*config),
             None if checkup.problems.is_empty() => Err(vec![Problem::of_file(
@@ -151,10 +167,14 @@ pub struct Checkup {
 
 /// Checks the text of a file, with or without looking up its references.
 pub fn check(text: &str, file: &str, environment: &Environment) -> Checkup {
+    check_with(text, file, environment, false)
+}
+
+fn check_with(text: &str, file: &str, environment: &Environment, insecure: bool) -> Checkup {
     let mut report = problem::Report::of(file);
     let node = check_tree(text, &schema::NODE, environment, &mut report);
     if let Some(node) = &node {
-        rules::check(node, &mut report);
+        rules::check(node, insecure, &mut report);
     }
     let problems = report.finish();
     let Some(node) = node.filter(|_| problems.is_empty()) else {

@@ -1,4 +1,5 @@
 //! Alive, ready, delivering: three answers, each with its reasons (DESIGN §4.10).
+use protocol::heartbeat::{PLAIN_LINKS, only_warns};
 use roles::delivery::{link::LinkStatus, orders::Figures, registration::NodeStatus};
 use serde::Serialize;
 
@@ -56,7 +57,7 @@ pub struct NodeHealth {
 const LOOKED_AT: [(&str, &[&str]); 3] = [
     ("alive", &["arbiter_hung"]),
     ("ready", &["registering", "storage_down", "queue_full"]),
-    ("delivering", &["parent_unreachable", "parent_refuses"]),
+    ("delivering", &["parent_unreachable", "parent_refuses", PLAIN_LINKS]),
 ];
 
 impl NodeHealth {
@@ -91,6 +92,8 @@ pub struct Seen<'s> {
     pub queue_full: bool,
     /// Not delivering after so long, ms.
     pub patience_ms: i64,
+    /// What of its links nothing protects, by `node --insecure`.
+    pub plain: Option<&'s str>,
     /// The clock, ms since 1970 UTC.
     pub now: i64,
 }
@@ -170,9 +173,16 @@ fn delivering(seen: &Seen<'_>) -> Delivering {
             },
         });
     }
+    if let Some(plain) = seen.plain {
+        reasons.push(Reason {
+            name: PLAIN_LINKS,
+            detail: plain.to_owned(),
+            help: "keep it to a network you trust until mTLS exists",
+        });
+    }
     let at = jiff::Timestamp::from_millisecond(acknowledged).ok();
     Delivering {
-        ok: reasons.is_empty(),
+        ok: reasons.iter().all(|reason| only_warns(reason.name)),
         reasons,
         held: None,
         oldest_age_s: oldest.map(|ms| ms as f64 / 1000.0),
@@ -195,6 +205,7 @@ mod tests {
             hung: &[],
             queue_full: false,
             patience_ms: 60_000,
+            plain: None,
             now: 1_000_000,
         }
     }

@@ -10,7 +10,11 @@ use std::{
 };
 
 use extension::{records::Records, storage::QueueStore};
-use protocol::{RemoteId, heartbeat::Mode, message::SourceType};
+use protocol::{
+    RemoteId,
+    heartbeat::{Mode, PLAIN_LINKS},
+    message::SourceType,
+};
 use roles::{
     app_server::{directory, query::AppRecords, tree as app_tree},
     delivery::{
@@ -89,6 +93,8 @@ pub struct Settings<'s> {
     pub token: Arc<str>,
     /// Where the node is shown.
     pub nodes: Nodes,
+    /// What of its links nothing protects, by `node --insecure`.
+    pub plain: Option<String>,
 }
 
 /// A node that runs.
@@ -145,7 +151,7 @@ pub async fn launch(config: &Config, settings: Settings<'_>) -> Result<Node, Lau
         seed(&store, config, who, &settings.customers)?;
     }
     let (delivery_child, delivery) = delivery(config, &store, who, shared.as_ref())?;
-    let (parts, node) = upkeep_of(config, &store, &delivery);
+    let (parts, node) = upkeep_of(config, &store, &delivery, &settings);
     let mut root = Supervisor::new(
         config.name.clone(),
         Strategy::RestForOne,
@@ -187,6 +193,7 @@ pub async fn launch(config: &Config, settings: Settings<'_>) -> Result<Node, Lau
         status: status.clone(),
         patience_ms: NOT_DELIVERING_AFTER_MS,
         bytes_max: config.store.bytes,
+        plain: settings.plain.clone(),
     });
     info!(target: "node", node = config.name, id = %who.id, "started");
     let identity = delivery.identity.clone();
@@ -224,7 +231,10 @@ fn upkeep_of(
     config: &Config,
     store: &Arc<dyn QueueStore>,
     delivery: &Delivery,
+    settings: &Settings<'_>,
 ) -> (NodeParts, NodeSettings) {
+    let plain = settings.plain.clone();
+    let warnings: Vec<_> = plain.map(|plain| (PLAIN_LINKS.to_owned(), plain)).into_iter().collect();
     let author = Author {
         identity: delivery.identity.clone(),
         source_type: source_type(config),
@@ -246,7 +256,7 @@ fn upkeep_of(
         mode: Mode::Session,
         heartbeat_every: config.heartbeat.every,
         again_after_beats: config.heartbeat.register_again_after,
-        reasons: Arc::new(Vec::new),
+        reasons: Arc::new(move || warnings.clone()),
         random,
     };
     (parts, node)

@@ -42,8 +42,8 @@ pub async fn run(args: &NodeArgs, common: &Common) -> Result<u8, LaunchError> {
     let wanted =
         Wanted { config: args.config.as_deref(), data: &common.data, environment: &environment };
     let found = discover(&wanted).await.map_err(|problems| all_told(&problems))?;
-    let config = Config::parse(&found.text, &found.name, &environment)
-        .map_err(|problems| all_told(&problems))?;
+    let parse = if args.insecure { Config::parse_insecure } else { Config::parse };
+    let config = parse(&found.text, &found.name, &environment).map_err(|p| all_told(&p))?;
     start_logging(common.log.as_deref(), &config.telemetry.log);
     let roles = RoleSet::of(args.roles.iter().copied());
     if roles != config.roles {
@@ -54,8 +54,8 @@ pub async fn run(args: &NodeArgs, common: &Common) -> Result<u8, LaunchError> {
     if !problems.is_empty() {
         return Err(all_told(&problems));
     }
-    if config.needs_insecure() {
-        tracing::warn!(target: "node", "plain links: whoever is on the network reads and speaks");
+    if let Some(plain) = config.plain_told() {
+        tracing::warn!(target: "node", node = config.name, "--insecure: {plain}");
     }
     let mut process = Process::begin(&common.data, config.doors.operator, args.drills)?;
     let ended = match config.roles.has(Role::ContentMlm) {
@@ -82,6 +82,7 @@ async fn queued(
         customers: Vec::new(),
         token: process.token.clone(),
         nodes: process.nodes.clone(),
+        plain: config.plain_told(),
     };
     let node = launch(config, settings).await?;
     process.announce("operator.url", &format!("http://{}", process.operator))?;

@@ -23,6 +23,8 @@ pub struct NodeView {
     pub patience_ms: i64,
     /// Bytes its queue up may hold.
     pub bytes_max: u64,
+    /// What of its links nothing protects, by `node --insecure`.
+    pub plain: Option<String>,
 }
 
 impl NodeView {
@@ -50,6 +52,7 @@ impl NodeView {
             hung: &hung,
             queue_full: used.saturating_mul(100) >= self.bytes_max.saturating_mul(99),
             patience_ms: self.patience_ms,
+            plain: self.plain.as_deref(),
             now: (self.delivery.clock)(),
         })
     }

@@ -145,6 +145,7 @@ async fn start(args: &UpArgs, process: &Process) -> Result<Running, LaunchError>
             customers: known.map(|(id, name)| (id, name.to_owned())).to_vec(),
             token: process.token.clone(),
             nodes: process.nodes.clone(),
+            plain: None,
         };
         let node = launch(&config, settings).await?;
         parent = node.exchange.map(|door| format!("http://{door}"));

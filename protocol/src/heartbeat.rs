@@ -97,6 +97,14 @@ pub struct IntegratorStatus {
     pub text: String,
 }
 
+/// A reason that is a warning: the node speaks without encryption, by `node --insecure`.
+pub const PLAIN_LINKS: &str = "plain_links";
+
+/// Whether a reason is a warning: a node with no other is ready and delivers.
+pub fn only_warns(reason: &str) -> bool {
+    reason == PLAIN_LINKS
+}
+
 /// Integrators in one heartbeat; more are left out.
 pub const INTEGRATORS_MAX: usize = 64;
 /// Back-channel numbers acknowledged in one heartbeat.

@@ -18,10 +18,12 @@ pub struct Node {
     pub process: Option<Process>,
 }
 
-/// Proxy, MLM, applications MLM and application server, lowest first.
+/// Proxy, MLM, applications MLM and application server, lowest first; then what was added.
 pub struct Chain {
-    _folder: TempDir,
+    home: TempDir,
     pub nodes: Vec<Node>,
+    /// Ports of the exchange doors of MLM, applications MLM and application server.
+    ports: Vec<u16>,
     /// The customer's id, as the server made it.
     pub customer: String,
 }
@@ -41,6 +43,8 @@ struct Links {
 
 fn configuration(role: &str, customer: &str, links: &Links, folder: &Path, more: &str) -> String {
     let Links { parent, door } = links;
+    // An intermediate MLM of the provider is an aggregation MLM.
+    let kind = if role == "mlm" && customer == PROVIDER { " mlm=\"aggregation\"" } else { "" };
     let parents = parent.map_or(String::new(), |port| {
         format!("<parents><parent url=\"http://127.0.0.1:{port}\" via=\"line\"/></parents>")
     });
@@ -53,7 +57,7 @@ fn configuration(role: &str, customer: &str, links: &Links, folder: &Path, more:
         _ => String::new(),
     };
     format!(
-        "<?xml version=\"1.0\"?>\n<node xmlns=\"urn:callhome:config:1\" name=\"{role}\" roles=\"{role}\">\
+        "<?xml version=\"1.0\"?>\n<node xmlns=\"urn:callhome:config:1\" name=\"{role}\" roles=\"{role}\"{kind}>\
         <identity customer=\"{customer}\"/>\
         <communications><module name=\"line\" protocol=\"http\" encryption=\"none\" authentication=\"none\"/></communications>\
         {parents}<doors>{exchange}{own}<operator bind=\"127.0.0.1:0\"/></doors>\
@@ -69,6 +73,15 @@ impl Chain {
 
     /// As `start`, the proxy's folder below `proxy_in`.
     pub fn start_in(proxy_in: &Path, more: &str) -> Self {
+        Self::start_with(proxy_in, more, false)
+    }
+
+    /// The intermediate MLM is the provider's, for many customers.
+    pub fn start_aggregated() -> Self {
+        Self::start_with(&std::env::temp_dir(), "", true)
+    }
+
+    fn start_with(proxy_in: &Path, more: &str, aggregated: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let proxy = tempfile::tempdir_in(proxy_in).expect("a folder").keep();
         let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
@@ -77,37 +90,56 @@ impl Chain {
             std::fs::create_dir_all(&home).expect("a folder");
             Node { role, folder: home, process: None }
         });
-        let mut chain = Self { _folder: folder, nodes: nodes.into(), customer: String::new() };
-        let links = |i: usize| Links {
-            parent: ports.get(i).copied(),
-            door: i.checked_sub(1).map(|below| ports[below]),
-        };
-        chain.configure(3, PROVIDER, &links(3), "");
+        let customer = String::new();
+        let mut chain = Self { home: folder, nodes: nodes.into(), ports, customer };
+        chain.configure(3, PROVIDER, "");
         chain.run(3);
-        // The customer is made known before anybody of it registers (IDM-2).
-        let headers = format!(
-            "Authorization: Bearer {}\r\nContent-Type: application/json\r\n\
-            Idempotency-Key: customer-1\r\n",
-            chain.token()
-        );
-        let body = "{\"customer\":\"plant\"}";
-        let (status, said) =
-            super::request(&chain.server(), "POST /api/v1/customers", &headers, body);
-        assert_eq!(status, 201, "{said}");
-        let made: serde_json::Value = serde_json::from_str(&said).expect("JSON");
-        chain.customer = made["customer_id"].as_str().expect("an id").to_owned();
+        chain.customer = chain.make_customer("plant");
         let customer = chain.customer.clone();
         for i in (0..3).rev() {
-            let whose = if i < 2 { &customer } else { PROVIDER };
-            chain.configure(i, whose, &links(i), if i == 0 { more } else { "" });
+            let provided = i == 2 || (i == 1 && aggregated);
+            let whose = if provided { PROVIDER } else { &customer };
+            chain.configure(i, whose, if i == 0 { more } else { "" });
             chain.run(i);
         }
         chain
     }
 
-    fn configure(&self, i: usize, customer: &str, links: &Links, more: &str) {
+    /// A customer is made known before anybody of it registers (IDM-2).
+    pub fn make_customer(&self, name: &str) -> String {
+        let headers = format!(
+            "Authorization: Bearer {}\r\nContent-Type: application/json\r\n\
+            Idempotency-Key: customer-{name}\r\n",
+            self.token()
+        );
+        let body = format!("{{\"customer\":\"{name}\"}}");
+        let (status, said) =
+            super::request(&self.server(), "POST /api/v1/customers", &headers, &body);
+        assert_eq!(status, 201, "{said}");
+        let made: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        made["customer_id"].as_str().expect("an id").to_owned()
+    }
+
+    /// One more proxy below the MLM, of a customer; its index.
+    pub fn add_proxy(&mut self, customer: &str) -> usize {
+        let i = self.nodes.len();
+        let folder = self.home.path().join(format!("proxy-{i}"));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        self.nodes.push(Node { role: "proxy", folder, process: None });
+        self.configure(i, customer, "");
+        self.run(i);
+        i
+    }
+
+    fn configure(&self, i: usize, customer: &str, more: &str) {
         let Node { role, folder, .. } = &self.nodes[i];
-        let text = configuration(role, customer, links, folder, more);
+        // A proxy has the lowest place, wherever it stands in the list.
+        let place = ROLES.iter().position(|known| known == role).expect("a role");
+        let links = Links {
+            parent: self.ports.get(place).copied(),
+            door: place.checked_sub(1).map(|below| self.ports[below]),
+        };
+        let text = configuration(role, customer, &links, folder, more);
         std::fs::write(folder.join("callhome.xml"), text).expect("written");
     }
 
@@ -170,7 +202,12 @@ impl Chain {
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.nodes[0].folder.join("i.sock")
+        self.socket_of(0)
+    }
+
+    /// The integrators' socket of proxy `i`.
+    pub fn socket_of(&self, i: usize) -> PathBuf {
+        self.nodes[i].folder.join("i.sock")
     }
 
     pub fn server(&self) -> String {

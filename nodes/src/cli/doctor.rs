@@ -236,21 +236,26 @@ fn health(check: &str, part: &str, look: &Look) -> Finding {
     let said = look.json();
     let nodes = said["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
     let (mut found, mut help) = (Vec::new(), Vec::new());
-    for node in nodes.iter().filter(|node| node[part]["ok"] == false) {
+    let mut failed = false;
+    // A node that is well may say a warning.
+    for node in nodes {
         let name = node["node"].as_str().map(plain).unwrap_or_default();
+        let is_ok = node[part]["ok"] != false;
+        failed |= !is_ok;
         for reason in node[part]["reasons"].as_array().into_iter().flatten() {
             let word = |key: &str| reason[key].as_str().map(plain).unwrap_or_default();
             found.push(format!("{name}: {} ({})", word("name"), word("detail")));
             help.push(word("help"));
         }
-        if node[part]["reasons"].as_array().is_none_or(Vec::is_empty) {
+        if !is_ok && node[part]["reasons"].as_array().is_none_or(Vec::is_empty) {
             found.push(format!("{name}: not {part}"));
         }
     }
     help.retain(|help| !help.is_empty());
     help.dedup();
+    let status = if failed { Status::Fail } else { Status::Warn };
     match (found.is_empty(), look.status) {
-        (false, _) => Finding::of(check, Status::Fail, found.join("; "), help.join("; ")),
+        (false, _) => Finding::of(check, status, found.join("; "), help.join("; ")),
         (true, 200) => Finding::pass(check, format!("{} nodes", nodes.len())),
         // /healthz fails for another part, which has its own line.
         (true, 503) if check == "delivering" && !nodes.is_empty() => {
@@ -331,6 +336,10 @@ mod tests {
         assert_eq!(finding.help, "start the mlm");
         let alive = Look { status: 200, ..look };
         assert_eq!(health("alive", "alive", &alive).status, Status::Pass);
+        let body = alive.body.replace("\"ok\":false", "\"ok\":true");
+        let warned = health("delivering", "delivering", &Look { body, ..alive });
+        assert_eq!(warned.status, Status::Warn);
+        assert_eq!(warned.found, "proxy: parent_unreachable (refused)");
     }
 
     #[actix_web::test]

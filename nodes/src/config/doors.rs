@@ -58,9 +58,9 @@ fn exchange(rules: &mut Rules<'_>, door: &Checked, modules: &[Module<'_>]) {
         rules.report.add(place, Code::Conflict, message, "add a module with protocol=\"http\"");
         return;
     }
-    // AGM-3: a shared MLM has to know whom it serves.
+    // AGM-3: a shared MLM has to know whom it serves, but for `--insecure`.
     let aggregation = rules.node.text("mlm") == Some("aggregation") && rules.has(Role::Mlm);
-    if aggregation && element.text("authentication") == Some("none") {
+    if aggregation && !rules.insecure && element.text("authentication") == Some("none") {
         let message = format!(
             "an aggregation MLM serves several customers and must authenticate them; module \
              \"{name}\" ({at}) does not"

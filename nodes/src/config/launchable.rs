@@ -50,6 +50,17 @@ impl Config {
         self.plain_links().iter().any(|plain| !plain.is_fine())
     }
 
+    /// What nothing protects, in a sentence; `None` where `--insecure` is not needed.
+    pub fn plain_told(&self) -> Option<String> {
+        let plain = self.plain_links();
+        let open: Vec<&str> =
+            plain.iter().filter(|link| !link.is_fine()).map(|link| link.what.as_str()).collect();
+        let (be, who) = if open.len() == 1 { ("is", "it") } else { ("are", "them") };
+        let told =
+            || format!("{} {be} plain: the network can read and change {who}", open.join(", "));
+        (!open.is_empty()).then(told)
+    }
+
     /// Plain links on public addresses, which `--insecure` does not allow either. Resolves the
     /// names of parents; one that has no address now is not judged, as nothing can be sent there.
     pub fn insecure_problems(&self) -> Vec<Problem> {

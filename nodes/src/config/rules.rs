@@ -22,14 +22,16 @@ const OPTIONS_GIVEN: [&str; 2] = ["name", "socket"];
 /// then not told.
 pub(crate) struct Rules<'c> {
     pub node: &'c Checked,
+    /// Read by `node --insecure`, which allows plain links until mTLS exists.
+    pub insecure: bool,
     pub roles: Option<RoleSet>,
     pub report: &'c mut Report,
 }
 
 /// Tells all that is wrong between the parts of a node.
-pub(crate) fn check(node: &Checked, report: &mut Report) {
+pub(crate) fn check(node: &Checked, insecure: bool, report: &mut Report) {
     let roles = node.text("roles").map(roles_of);
-    let mut rules = Rules { node, roles, report };
+    let mut rules = Rules { node, insecure, roles, report };
     rules.roles();
     rules.services();
     rules.integrators();

@@ -1,6 +1,7 @@
 //! The list of nodes: heard, delivering, what waits; and why not.
 use extension::records::{Node, NodeState};
 use maud::{Markup, html};
+use protocol::heartbeat::only_warns;
 
 use crate::{
     layout::{answers, chip, customer_chips, icon, is_delivering, roles, time},
@@ -104,7 +105,8 @@ fn row(view: &View<'_>, node: &Node) -> Markup {
                 a href={ "/nodes?node=" (node.node_id.dotted()) } { (node.node) } " "
                 span.id.sm { (words::short_id(&node.node_id.to_string())) }
                 @for reason in &node.delivering.reasons {
-                    br; span.sm.bad-t { (icon("no")) " " (reason.detail) } " "
+                    @let (look, sign) = reason_look(&reason.name);
+                    br; span class={ "sm " (look) } { (icon(sign)) " " (reason.detail) } " "
                     span.sm.dim { (reason.help) }
                 }
                 @if node.state == NodeState::Silent && node.delivering.reasons.is_empty() {
@@ -134,6 +136,11 @@ fn row(view: &View<'_>, node: &Node) -> Markup {
             td.n.drop { (node.version) }
         }
     }
+}
+
+/// Class and icon of a reason: some only warn.
+fn reason_look(name: &str) -> (&'static str, &'static str) {
+    if only_warns(name) { ("warning", "warning") } else { ("bad-t", "no") }
 }
 
 /// For a column that is named "empty in".

@@ -1,7 +1,7 @@
 //! The first page: what is wrong, since when, is every site delivering, what came last.
 use extension::records::{Alarm, AlarmState, Event, Ledger, Node, NodeState, Page as Listed};
 use maud::{Markup, html};
-use protocol::service::Severity;
+use protocol::{heartbeat::only_warns, service::Severity};
 
 use crate::{
     layout::{answers, icon, is_delivering, roles, section_head, sev, time},
@@ -107,8 +107,7 @@ fn of_node(view: &View<'_>, node: &Node) -> Option<Attention> {
         let why: Vec<String> = why.collect();
         let text = format!("{customer}. {waiting} wait. {}", why.join(" "));
         (Severity::Critical, format!("{} is not delivering", node.node), text, behind(node, now))
-    } else {
-        let age = node.oldest_age_s.filter(|age| *age >= BEHIND_S)?;
+    } else if let Some(age) = node.oldest_age_s.filter(|age| *age >= BEHIND_S) {
         let text = format!(
             "{customer}. {waiting} wait, the oldest for {}; {}.",
             words::span(age),
@@ -119,6 +118,10 @@ fn of_node(view: &View<'_>, node: &Node) -> Option<Attention> {
             None => format!("{} is catching up", node.node),
         };
         (Severity::Minor, title, text, behind(node, now))
+    } else {
+        let warns = node.delivering.reasons.iter().find(|reason| only_warns(&reason.name))?;
+        let text = format!("{customer}. {}; {}.", warns.detail, warns.help);
+        (Severity::Warning, format!("{} has plain links", node.node), text, None)
     };
     let act_href = href.clone();
     Some(Attention { severity, since_ms, href, title, text, act: "What to check", act_href })

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use extension::records::{Node, NodeState};
 use maud::{Markup, html};
-use protocol::RemoteId;
+use protocol::{RemoteId, heartbeat::only_warns};
 
 use crate::{
     layout::{answers, is_delivering},
@@ -267,7 +267,9 @@ fn card(view: &View<'_>, node: &Node, place: Place) -> Markup {
             }
             p {
                 @if silent { "figures as last heard" }
-                @else if let Some(reason) = node.delivering.reasons.first() {
+                @else if let Some(reason) =
+                    node.delivering.reasons.iter().find(|reason| !only_warns(&reason.name))
+                {
                     b.bad-t { (reason.name) }
                 }
                 @else if let Some(held) = &node.delivering.held { "held: " (held) }

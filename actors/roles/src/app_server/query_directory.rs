@@ -14,7 +14,7 @@ use extension::{
 use protocol::{
     RemoteId,
     codec::Reader,
-    heartbeat::{Account, Heartbeat, Mode},
+    heartbeat::{Account, Heartbeat, Mode, PLAIN_LINKS, only_warns},
 };
 use uuid::Uuid;
 
@@ -203,7 +203,8 @@ impl Desk {
         node.oldest_age_s = oldest.map(|ms| ms as f64 / 1000.0);
         let held = beat.reasons.iter().find(|(name, _)| name == "throttle" || name == "stopped");
         node.delivering = Delivering {
-            ok: beat.reasons.is_empty() && state == NodeState::Operational,
+            ok: beat.reasons.iter().all(|(name, _)| only_warns(name))
+                && state == NodeState::Operational,
             held: held.map(|(name, _)| name.clone()),
             oldest_age_s: node.oldest_age_s,
             reasons: beat.reasons.iter().map(|(name, detail)| reason(name, detail)).collect(),
@@ -447,6 +448,7 @@ fn blank(id: RemoteId, row: NodeRow, state: NodeState, mode: Mode) -> Node {
 fn reason(name: &str, detail: &str) -> Reason {
     let help = match name {
         "silent" => "look at the node and the line to it",
+        PLAIN_LINKS => "keep it to a network you trust until mTLS exists",
         "storage_down" => "make room on the disk of the node",
         "throttle" => "it goes on when the window opens",
         "stopped" => "start delivery again when it may go on",
