@@ -20,6 +20,7 @@ pub mod run;
 pub mod service;
 pub mod socket;
 pub mod words;
+pub mod xml;
 
 pub use address::RemoteId;
 pub use message::{Header, Infrastructure, Message, MessageId, Precedence};

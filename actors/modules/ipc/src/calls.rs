@@ -6,10 +6,13 @@ use std::{
 
 use bytes::Bytes;
 use extension::integrators::{CALLS_MAX, IntegratorSession};
-use protocol::socket::{Bye, Call, CallAnswer, CallError, Frame};
+use protocol::{
+    socket::{Bye, Call, CallAnswer, CallError, Frame},
+    xml::{Doctype, well_formed},
+};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use crate::{connection::Out, xml};
+use crate::connection::Out;
 
 /// What a request takes of the connection's bounds until it is answered.
 pub(crate) struct Permits {
@@ -113,8 +116,22 @@ fn read(request: &Request, now_ms: i64) -> Result<Asked, CallError> {
     }
     let call = Call::read(&request.method, &request.params)?;
     call.check_time(now_ms)?;
-    xml::check(&call)?;
+    check_document(&call)?;
     Ok(Asked::Call(Box::new(call)))
+}
+
+/// Checks the document of a call that has one: -1, EBADMSG where it is not well-formed (API-8).
+fn check_document(call: &Call) -> Result<(), CallError> {
+    let document = match call {
+        Call::Instance(c) => c.capabilities.as_deref(),
+        Call::Capabilities(c) => Some(c.capabilities.as_str()),
+        _ => None,
+    };
+    let Some(document) = document else { return Ok(()) };
+    match well_formed(document, Doctype::Taken) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(CallError::bad_text(format!("capabilities: {why}"))),
+    }
 }
 
 /// The clock, ms since 1970 UTC.

@@ -26,6 +26,5 @@ mod connection;
 pub mod limits;
 mod peer;
 mod serve;
-mod xml;
 
 pub use bind::{BindError, Options, Socket};

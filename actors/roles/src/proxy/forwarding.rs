@@ -5,9 +5,8 @@ use protocol::{
     message::Destination,
     service::{Action, ActionAnswer, Notice, Service},
     socket::{ActionRequest, Callback, CallbackError, CapabilitiesRequest, INTEGRATION_MODULE},
+    xml::{Doctype, NotWellFormed, well_formed},
 };
-
-use super::well_formed;
 
 /// Reason of an action nobody knows the outcome of; it is never done again (`delivery.md` §7).
 pub const OUTCOME_UNKNOWN: &str = "outcome_unknown";
@@ -175,8 +174,8 @@ fn request(message: &Message, instance: &str, until: i64) -> Result<Request, Box
 
 /// Names under which the policy knows an action: what the message says and what the document
 /// says, for it is the document that the integrator goes by.
-fn names_of(action: &Action) -> Result<Vec<String>, well_formed::NotWellFormed> {
-    let mut names: Vec<String> = well_formed::check(&action.xml)?.into_iter().collect();
+fn names_of(action: &Action) -> Result<Vec<String>, NotWellFormed> {
+    let mut names: Vec<String> = well_formed(&action.xml, Doctype::Refused)?.into_iter().collect();
     if !names.contains(&action.name) {
         names.push(action.name.clone());
     }

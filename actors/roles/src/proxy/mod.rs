@@ -13,4 +13,3 @@ pub mod streams;
 pub mod switchboard;
 pub mod tree;
 pub mod waiting;
-pub mod well_formed;
