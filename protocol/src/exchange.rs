@@ -7,6 +7,7 @@ use crate::{
     codec::{Malformed, Reader, Writer},
     ends::EndReport,
     limits,
+    question::Question,
     run::Run,
 };
 
@@ -86,6 +87,8 @@ pub struct Answer {
     pub credit_bytes: u64,
     /// Back-channel messages.
     pub down: Vec<Run>,
+    /// What the child and those below it are asked.
+    pub questions: Vec<Question>,
 }
 
 const STORED: u64 = 0;
@@ -217,13 +220,17 @@ impl Answer {
     /// The wire bytes.
     pub fn encode(&self) -> Bytes {
         let mut to = Writer::new();
-        to.array(9).uint(VERSION.into()).uint(self.incarnation);
+        let known = if self.questions.is_empty() { 9 } else { 10 };
+        to.array(known).uint(VERSION.into()).uint(self.incarnation);
         to.uint(self.precedence as u64).uint(self.number).uint(self.digest);
         to.list(&self.outcomes, |to, (outcome, count)| {
             to.array(2).uint(outcome.number()).uint((*count).into());
         });
         to.uint(self.retry_after_ms).uint(self.credit_bytes);
         to.list(&self.down, |to, run| run.write(to));
+        if !self.questions.is_empty() {
+            to.list(&self.questions, |to, question| question.write(to));
+        }
         to.into_bytes()
     }
 
@@ -251,6 +258,10 @@ impl Answer {
                 retry_after_ms: i.uint()?,
                 credit_bytes: i.uint()?,
                 down: i.list(limits::RUNS_MAX, |r| Run::read(r, bytes))?,
+                questions: match i.more() {
+                    true => i.list(limits::QUESTIONS_MAX, Question::read)?,
+                    false => Vec::new(),
+                },
             })
         })
     }

@@ -7,6 +7,7 @@ use crate::{
     codec::{Malformed, Reader, Writer},
     limits,
     message::wire_enum,
+    question::Said,
 };
 
 wire_enum! {
@@ -145,6 +146,9 @@ pub struct Heartbeat {
     pub integrators: Vec<IntegratorStatus>,
     /// Nodes it passed on its way up, first first; appended by each.
     pub path: Vec<RemoteId>,
+    /// What the node says to questions that are open; a newer heartbeat says it again.
+    #[serde(default)]
+    pub says: Vec<Said>,
 }
 
 impl Account {
@@ -175,7 +179,8 @@ impl Account {
 impl Heartbeat {
     /// Writes it.
     pub fn write(&self, to: &mut Writer) {
-        to.array(17).uint(VERSION.into()).id(&self.node).uint(self.epoch).uint(self.beat);
+        let known = if self.says.is_empty() { 17 } else { 18 };
+        to.array(known).uint(VERSION.into()).id(&self.node).uint(self.epoch).uint(self.beat);
         to.uint(self.order).int(self.at).text(&self.name);
         to.list(&self.roles, |to, r| {
             to.text(r);
@@ -197,6 +202,9 @@ impl Heartbeat {
         to.list(&self.path, |to, id| {
             to.id(id);
         });
+        if !self.says.is_empty() {
+            to.list(&self.says, |to, said| said.write(to));
+        }
     }
 
     /// Reads it.
@@ -231,6 +239,10 @@ impl Heartbeat {
                 path: i.list(limits::HOPS_MAX, |r| {
                     r.bin().and_then(|b| RemoteId::from_bytes(b).ok()).ok_or(WHAT)
                 })?,
+                says: match i.more() {
+                    true => i.list(limits::QUESTIONS_MAX, Said::read)?,
+                    false => Vec::new(),
+                },
             })
         })
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 1 | first |
 //! | 1 | appended to the exchange: `sender`, the id and epoch the child goes by (`exchange.rs`) |
+//! | 1 | appended where there are any: `questions` to the answer, `says` to the heartbeat |
 
 mod door;
 
@@ -14,6 +15,7 @@ pub mod exchange;
 pub mod heartbeat;
 pub mod limits;
 pub mod message;
+pub mod question;
 pub mod refusal;
 pub mod registration;
 pub mod run;

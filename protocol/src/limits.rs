@@ -32,6 +32,12 @@ pub const BEAT_BYTES_MAX: usize = 8 << 10;
 pub const ENDS_MAX: usize = 256;
 /// Acknowledgements of back-channel messages in one exchange.
 pub const ACKNOWLEDGEMENTS_MAX: usize = 1024;
+/// Questions open at once at a node: people who look, one each; who comes beyond asks again.
+pub const QUESTIONS_MAX: usize = 16;
+/// Ids one question names; for more it names what they share.
+pub const QUESTION_TARGETS_MAX: usize = 256;
+/// Name of a queue, bytes: the longest has an integrator's name in it.
+pub const QUEUE_NAME_BYTES_MAX: usize = NAME_BYTES_MAX + 64;
 /// Back-channel messages in one answer, bytes: below the exchange body with room for the rest.
 pub const DOWN_BYTES_MAX: usize = 1 << 20;
 /// Nodes a message may pass: proxy, customer MLM, aggregation, applications, server, and slack.
@@ -69,5 +75,9 @@ const _: () = {
     );
     assert!(DATA_BYTES_MAX < FRAME_BYTES_MAX, "any call fits a frame");
     assert!(WINDOW <= STREAM_RESULTS_MAX, "every unanswered call is remembered");
-    assert!(DOWN_BYTES_MAX < EXCHANGE_BYTES_MAX, "an answer fits what a child reads");
+    assert!(
+        DOWN_BYTES_MAX + QUESTIONS_MAX * QUESTION_TARGETS_MAX * 32 + (64 << 10)
+            < EXCHANGE_BYTES_MAX,
+        "an answer fits what a child reads"
+    );
 };

@@ -1,5 +1,6 @@
 //! A run: messages of one precedence that arrived together, in their wire bytes (`delivery.md` §3).
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     RemoteId,
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// One node a run has passed; the last one has not sent it yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
     /// The node.
     pub node: RemoteId,

@@ -8,6 +8,7 @@ use protocol::{
     Header, Message,
     codec::Reader,
     exchange::{Answer, Exchange},
+    heartbeat::Heartbeat,
     message::{Blocks, Channel, SourceType},
     run::Run,
     service::Service,
@@ -79,6 +80,11 @@ fn golden_bytes_are_read_as_what_they_were_made_of() {
     let empty = Bytes::from(golden("exchange-empty"));
     assert_eq!(Exchange::decode(&empty).unwrap(), common::empty_exchange());
     assert_eq!(Answer::decode(&golden("answer").into()).unwrap(), common::answer());
+    let asking = Answer::decode(&golden("answer-asking").into()).unwrap();
+    assert_eq!(asking, common::asking_answer());
+    let saying = golden("heartbeat-saying");
+    let saying = Heartbeat::read(&mut Reader::new(&saying)).unwrap();
+    assert_eq!(saying, common::saying_heartbeat());
     for (name, run) in [("run", common::run()), ("run-partial", common::partial_run())] {
         let bytes = Bytes::from(golden(name));
         assert_eq!(Run::read(&mut Reader::new(&bytes), &bytes).unwrap(), run);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use protocol::{
-    Header, Infrastructure, Message, MessageId, Precedence, RemoteId,
+    Header, Infrastructure, Message, MessageId, Precedence,
     codec::{Reader, Writer},
     ends::{End, EndReport, join},
     exchange::{Acknowledgement, Answer, Exchange, Outcome, Sender, digest_of, in_rows},
@@ -23,22 +23,7 @@ use protocol::{
 
 mod common;
 
-fn an_id() -> impl Strategy<Value = RemoteId> {
-    (any::<[u8; 16]>(), vec(any::<u32>(), 0..4)).prop_map(|(customer, numbers)| {
-        let customer = RemoteId::from_bytes(&customer).unwrap();
-        numbers.into_iter().fold(customer, |id, n| id.child(n).unwrap_or(id))
-    })
-}
-
-fn message_id() -> impl Strategy<Value = MessageId> {
-    (an_id(), any::<u64>(), select(Precedence::ALL), any::<u64>()).prop_map(
-        |(origin, epoch, precedence, sequence)| MessageId { origin, epoch, precedence, sequence },
-    )
-}
-
-fn name() -> impl Strategy<Value = String> {
-    ".{0,40}"
-}
+use common::strategies::{an_id, message_id, name, question, said};
 
 fn payload() -> impl Strategy<Value = Payload> {
     (name(), vec(any::<u8>(), 0..600))
@@ -220,8 +205,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 
 fn answer() -> impl Strategy<Value = Answer> {
     let down = vec(run_of(Precedence::Urgent), 0..3);
-    (any::<[u64; 5]>(), select(Precedence::ALL), vec(outcome(), 0..50), down).prop_map(
-        |(n, precedence, outcomes, down)| Answer {
+    let rest = (down, vec(question(), 0..3));
+    (any::<[u64; 5]>(), select(Precedence::ALL), vec(outcome(), 0..50), rest).prop_map(
+        |(n, precedence, outcomes, (down, questions))| Answer {
             incarnation: n[0],
             precedence,
             number: n[1],
@@ -230,6 +216,7 @@ fn answer() -> impl Strategy<Value = Answer> {
             retry_after_ms: n[3],
             credit_bytes: n[4],
             down,
+            questions,
         },
     )
 }
@@ -251,40 +238,44 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
         vec(message_id(), 0..4),
         vec(integrator, 0..4),
         vec(an_id(), 0..4),
+        vec(said(), 0..3),
     );
     (an_id(), name(), vec(name(), 0..4), select(Mode::ALL), numbers, lists).prop_map(
-        |(node, name, roles, mode, (a, d, n, at), (reasons, done, integrators, path))| Heartbeat {
-            node,
-            epoch: n[0],
-            beat: n[1],
-            order: n[2],
-            at,
-            version: name.clone(),
-            configuration: name.clone(),
-            name,
-            roles,
-            mode,
-            account: Account {
-                taken: a[0],
-                delivered: a[1],
-                expired: a[2],
-                evicted: a[3],
-                refused: a[4],
-                consumed: a[5],
-                queued: a[6],
-                duplicates: a[7],
-                turned_away: a[8],
-                dropped: a[9],
-            },
-            depths: d.map(|[messages, bytes, oldest_age_ms]| Depth {
-                messages,
-                bytes,
-                oldest_age_ms,
-            }),
-            reasons,
-            done,
-            integrators,
-            path,
+        |(node, name, roles, mode, (a, d, n, at), (reasons, done, integrators, path, says))| {
+            Heartbeat {
+                says,
+                node,
+                epoch: n[0],
+                beat: n[1],
+                order: n[2],
+                at,
+                version: name.clone(),
+                configuration: name.clone(),
+                name,
+                roles,
+                mode,
+                account: Account {
+                    taken: a[0],
+                    delivered: a[1],
+                    expired: a[2],
+                    evicted: a[3],
+                    refused: a[4],
+                    consumed: a[5],
+                    queued: a[6],
+                    duplicates: a[7],
+                    turned_away: a[8],
+                    dropped: a[9],
+                },
+                depths: d.map(|[messages, bytes, oldest_age_ms]| Depth {
+                    messages,
+                    bytes,
+                    oldest_age_ms,
+                }),
+                reasons,
+                done,
+                integrators,
+                path,
+            }
         },
     )
 }
@@ -382,10 +373,10 @@ proptest! {
         let exchange = common::exchange();
         let bytes = Bytes::from(appended(&exchange.encode(), more));
         prop_assert_eq!(Exchange::decode(&bytes).unwrap(), exchange);
-        let answer = common::answer();
+        let answer = common::asking_answer();
         let bytes = Bytes::from(appended(&answer.encode(), more));
         prop_assert_eq!(Answer::decode(&bytes).unwrap(), answer);
-        let beat = common::heartbeat();
+        let beat = common::saying_heartbeat();
         let bytes = appended(&written(|to| beat.write(to)), more);
         prop_assert_eq!(Heartbeat::read(&mut Reader::new(&bytes)).unwrap(), beat);
         let end = common::end_report();

@@ -164,6 +164,7 @@ fn beat(of: RemoteId, beat: u64) -> Heartbeat {
             text: String::new(),
         }],
         path: Vec::new(),
+        says: Vec::new(),
     }
 }
 

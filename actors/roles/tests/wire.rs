@@ -72,6 +72,7 @@ impl Protocol for Parent {
             retry_after_ms: 0,
             credit_bytes: 1 << 20,
             down: Vec::new(),
+            questions: Vec::new(),
         };
         Ok(answer.encode())
     }

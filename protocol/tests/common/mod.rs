@@ -12,6 +12,7 @@ use protocol::{
     exchange::{Acknowledgement, Answer, Exchange, Outcome, Sender, digest_of},
     heartbeat::{Account, Condition, Depth, Heartbeat, IntegratorStatus, Mode},
     message::{Channel, Classification, Destination, Persistence, SourceType},
+    question::{Found, Question, Said},
     registration::{InstanceRegistration, Registration, RegistrationAnswer},
     run::{Hop, Run, RunHeader},
     service::{
@@ -21,6 +22,7 @@ use protocol::{
 };
 
 pub mod everything;
+pub mod strategies;
 
 /// A moment, ms since 1970 UTC: 2026-11-23 12:00.
 pub const AT: i64 = 1_795_435_200_000;
@@ -267,7 +269,24 @@ pub fn heartbeat() -> Heartbeat {
             text: "one agent is silent".into(),
         }],
         path: vec![id("/2")],
+        says: Vec::new(),
     }
+}
+
+/// A heartbeat that says something to questions.
+pub fn saying_heartbeat() -> Heartbeat {
+    let found = Found {
+        queue: "up".into(),
+        attempts: 3,
+        reason: "storage_down".into(),
+        class: "alarm".into(),
+        occurred_at: AT - 250,
+        accepted_at: AT,
+        path: vec![Hop { node: id("/3"), received: AT, sent: 0 }],
+    };
+    let says =
+        vec![Said { question: u64::MAX, found: None }, Said { question: 7, found: Some(found) }];
+    Heartbeat { says, ..heartbeat() }
 }
 
 pub fn exchange() -> Exchange {
@@ -318,7 +337,17 @@ pub fn answer() -> Answer {
         retry_after_ms: 2_000,
         credit_bytes: 1 << 20,
         down: vec![partial_run()],
+        questions: Vec::new(),
     }
+}
+
+/// An answer that asks the child, and those below it.
+pub fn asking_answer() -> Answer {
+    let everybody = Question { id: 7, wait_ms: 5_000, to: Vec::new(), about: None };
+    let about = Some(message_id(1042));
+    let to = vec![id("/3"), id("")];
+    let questions = vec![everybody, Question { id: u64::MAX, wait_ms: 45_000, to, about }];
+    Answer { questions, ..answer() }
 }
 
 /// Each kind that stands on the wire or on disk: name and bytes.
@@ -343,8 +372,10 @@ pub fn all() -> Vec<(String, Vec<u8>)> {
     add("run-partial", &|to| partial_run().write(to));
     add("end-report", &|to| end_report().write(to));
     add("heartbeat", &|to| heartbeat().write(to));
+    add("heartbeat-saying", &|to| saying_heartbeat().write(to));
     all.push(("exchange".into(), exchange().encode().to_vec()));
     all.push(("exchange-empty".into(), empty_exchange().encode().to_vec()));
     all.push(("answer".into(), answer().encode().to_vec()));
+    all.push(("answer-asking".into(), asking_answer().encode().to_vec()));
     all
 }

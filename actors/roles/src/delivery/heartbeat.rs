@@ -173,6 +173,7 @@ fn write(
         done: settings.done.for_heartbeat(DONE_MAX),
         integrators,
         path: Vec::new(),
+        says: Vec::new(),
     })
 }
 
@@ -266,6 +267,7 @@ mod tests {
             done: (0..500).map(|n| id(u64::MAX - n)).collect(),
             integrators: (0..200).map(integrator).collect(),
             path: Vec::new(),
+            says: Vec::new(),
         });
         assert!(size(&beat) <= BEAT_BYTES_MAX, "{}", size(&beat));
         assert!(!beat.done.is_empty() && !beat.integrators.is_empty() && !beat.reasons.is_empty());

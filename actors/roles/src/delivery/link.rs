@@ -494,5 +494,6 @@ fn empty_answer(exchange: &Exchange) -> Answer {
         retry_after_ms: 0,
         credit_bytes: 0,
         down: Vec::new(),
+        questions: Vec::new(),
     }
 }

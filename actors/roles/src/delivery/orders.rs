@@ -191,6 +191,7 @@ pub fn answer_to(exchange: &Exchange, taken: Taken, retry_after_ms: u64, credit:
         retry_after_ms,
         credit_bytes: credit,
         down: taken.down,
+        questions: Vec::new(),
     }
 }
 
