@@ -48,6 +48,9 @@ pub const HELD_S_MAX: u64 = 45;
 pub const POISON_ATTEMPTS_MAX: u32 = 5;
 /// How wrong a platform's clock may be, milliseconds (ten years).
 pub const CLOCK_TOLERANCE_MS: i64 = 10 * 366 * 24 * 3600 * 1000;
+/// Latest time of a hop, ms since 1970: the end of year 9999. None is before 1970, so that sums of
+/// times cannot overflow.
+pub const TIME_MS_MAX: i64 = 253_402_300_799_999;
 /// Exchanges in flight on a link and precedence.
 pub const IN_FLIGHT: usize = 2;
 /// Nesting of a MessagePack value that is skipped.

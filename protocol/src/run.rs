@@ -95,7 +95,9 @@ impl RunHeader {
             let left_out = i.optional(|i| i.bin())?.unwrap_or_default().to_vec();
             let flags = i.u8()?;
             let path = i.list(limits::HOPS_MAX, |r| {
-                r.array("hop", 3, |i| Ok(Hop { node: i.id()?, received: i.int()?, sent: i.int()? }))
+                r.array("hop", 3, |i| {
+                    Ok(Hop { node: i.id()?, received: time(i.int()?)?, sent: time(i.int()?)? })
+                })
             })?;
             if count == 0
                 || count as usize > limits::BATCH_MESSAGES_MAX
@@ -108,6 +110,11 @@ impl RunHeader {
             Ok(Self { origin, epoch, precedence, first, count, left_out, replayed, changed, path })
         })
     }
+}
+
+/// A time of a hop, in ms since 1970.
+fn time(at: i64) -> Result<i64, Malformed> {
+    if (0..=limits::TIME_MS_MAX).contains(&at) { Ok(at) } else { Err(Malformed("time of a hop")) }
 }
 
 /// A run on its way.

@@ -179,6 +179,22 @@ fn bytes_that_follow_are_malformed() {
     assert!(Service::read("alarm", &follow(&block.into_vec())).is_err());
 }
 
+// Found by the fuzz target `exchange`: the sum of such times overflowed.
+#[test]
+fn hop_with_an_impossible_time_is_malformed() {
+    let read = |received, sent| {
+        let mut exchange = common::exchange();
+        let hop = exchange.runs[0].header.path.last_mut().unwrap();
+        (hop.received, hop.sent) = (received, sent);
+        Exchange::decode(&exchange.encode().into()).map(|_| ())
+    };
+    assert_eq!(read(0, limits::TIME_MS_MAX), Ok(()));
+    for wrong in [i64::MIN, -1, limits::TIME_MS_MAX + 1, i64::MAX] {
+        assert_eq!(read(0, wrong), Err(Refusal::Malformed), "{wrong}");
+        assert_eq!(read(wrong, 0), Err(Refusal::Malformed), "{wrong}");
+    }
+}
+
 // DAT-13: the text form names origin, epoch, precedence and number, and nothing else is one.
 #[test]
 fn message_id_has_one_text_form() {

@@ -128,11 +128,8 @@ fn a_message() -> impl Strategy<Value = Message> {
 }
 
 fn run_of(precedence: Precedence) -> impl Strategy<Value = Run> {
-    let hop = (an_id(), any::<i64>(), any::<i64>()).prop_map(|(node, received, sent)| Hop {
-        node,
-        received,
-        sent,
-    });
+    let hop = (an_id(), 0..=limits::TIME_MS_MAX, 0..=limits::TIME_MS_MAX)
+        .prop_map(|(node, received, sent)| Hop { node, received, sent });
     let path = vec(hop, 0..limits::HOPS_MAX);
     let flags = (any::<bool>(), any::<bool>());
     let numbers = (1..u64::MAX / 2, 1_u32..40, vec(any::<u8>(), 0..2));
