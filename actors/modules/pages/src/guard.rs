@@ -7,7 +7,10 @@ use actix_web::{
     middleware::Next,
 };
 
-use crate::{Portal, session::Session, sign_in::COOKIE};
+use crate::{Portal, session::Session};
+
+/// The name of a session's cookie.
+pub(crate) const COOKIE: &str = "callhome_session";
 
 /// Headers of every page (design notes): no inline script, nothing from elsewhere, no frames.
 const SECURITY: &[(&str, &str)] = &[

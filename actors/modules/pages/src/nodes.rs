@@ -128,7 +128,9 @@ fn row(view: &View<'_>, node: &Node) -> Markup {
                     Some(age) => (words::short((age * 1000.0) as i64)), None => "none" }
                 (unsure)
             }
-            td class=(zero(node.queued == 0)) data-l="empty in" { (until_empty(node)) (unsure) }
+            td class=(zero(node.queued == 0)) data-l="empty in" {
+                (words::until_empty(node.queued, node.drain_eta_s)) (unsure)
+            }
             td.n data-l="heard" {
                 @match node.last_heartbeat_at {
                     Some(at) => (time(at.0, "ago", now)), None => "never" }
@@ -141,16 +143,6 @@ fn row(view: &View<'_>, node: &Node) -> Markup {
 /// Class and icon of a reason: some only warn.
 fn reason_look(name: &str) -> (&'static str, &'static str) {
     if only_warns(name) { ("warning", "warning") } else { ("bad-t", "no") }
-}
-
-/// For a column that is named "empty in".
-fn until_empty(node: &Node) -> String {
-    match node.drain_eta_s {
-        _ if node.queued == 0 => "empty".to_owned(),
-        Some(seconds) if seconds < 60.0 => "under 1 min".to_owned(),
-        Some(seconds) => words::span(seconds),
-        None => "not draining".to_owned(),
-    }
 }
 
 fn paging(view: &View<'_>, page: usize, shown: usize, all: usize) -> Markup {

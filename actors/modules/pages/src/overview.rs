@@ -111,7 +111,7 @@ fn of_node(view: &View<'_>, node: &Node) -> Option<Attention> {
         let text = format!(
             "{customer}. {waiting} wait, the oldest for {}; {}.",
             words::span(age),
-            empty_in(node)
+            words::empty_in(node.queued, node.drain_eta_s)
         );
         let title = match &node.delivering.held {
             Some(held) => format!("{} is held: {held}", node.node),
@@ -131,16 +131,6 @@ fn of_node(view: &View<'_>, node: &Node) -> Option<Attention> {
 fn behind(node: &Node, now_ms: i64) -> Option<i64> {
     let at = node.last_heartbeat_at.map_or(now_ms, |at| at.0);
     node.oldest_age_s.map(|age| at.saturating_sub((age * 1000.0) as i64))
-}
-
-/// Until what waits is gone.
-pub(crate) fn empty_in(node: &Node) -> String {
-    match node.drain_eta_s {
-        _ if node.queued == 0 => "empty".to_owned(),
-        Some(seconds) if seconds < 60.0 => "empty in under 1 min".to_owned(),
-        Some(seconds) => format!("empty in {}", words::span(seconds)),
-        None => "not draining".to_owned(),
-    }
 }
 
 fn of_ledger(account: &Ledger) -> Attention {

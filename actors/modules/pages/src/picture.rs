@@ -7,7 +7,6 @@ use protocol::{RemoteId, heartbeat::only_warns};
 
 use crate::{
     layout::{answers, is_delivering},
-    overview::empty_in,
     view::View,
     words,
 };
@@ -274,7 +273,7 @@ fn card(view: &View<'_>, node: &Node, place: Place) -> Markup {
                 }
                 @else if let Some(held) = &node.delivering.held { "held: " (held) }
                 @else if node.queued == 0 { "nothing waits" }
-                @else { (empty_in(node)) }
+                @else { (words::empty_in(node.queued, node.drain_eta_s)) }
             }
             p.up {
                 (view.customer(node.customer_id)) ". "

@@ -10,9 +10,6 @@ use maud::{Markup, html};
 
 use crate::{Portal, error, guard, layout, session::SESSION_LIFE_MS, view::Query};
 
-/// The session's cookie.
-pub(crate) const COOKIE: &str = "callhome_session";
-
 /// `GET /sign-in`, with or without `?code=`.
 pub(crate) async fn show(request: HttpRequest, portal: web::Data<Portal>) -> HttpResponse {
     let query = Query::read(request.query_string());
@@ -74,7 +71,7 @@ pub(crate) async fn sign_out(
 }
 
 fn cookie(request: &HttpRequest, value: String, life_s: i64) -> Cookie<'static> {
-    Cookie::build(COOKIE, value)
+    Cookie::build(guard::COOKIE, value)
         .path("/")
         .http_only(true)
         .same_site(SameSite::Strict)

@@ -122,6 +122,24 @@ pub fn query(pairs: &[(String, String)]) -> String {
     out
 }
 
+/// Until what waits is gone, for a column that is named "empty in": messages queued, and seconds
+/// until they are out.
+pub(crate) fn until_empty(queued: u64, drain_eta_s: Option<f64>) -> String {
+    match drain_eta_s {
+        _ if queued == 0 => "empty".to_owned(),
+        Some(seconds) if seconds < 60.0 => "under 1 min".to_owned(),
+        Some(seconds) => span(seconds),
+        None => "not draining".to_owned(),
+    }
+}
+
+/// As [`until_empty`], in a sentence.
+pub(crate) fn empty_in(queued: u64, drain_eta_s: Option<f64>) -> String {
+    let until = until_empty(queued, drain_eta_s);
+    let known = queued > 0 && drain_eta_s.is_some();
+    if known { format!("empty in {until}") } else { until }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
