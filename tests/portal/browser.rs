@@ -114,6 +114,14 @@ impl Browser {
         }
     }
 
+    /// Makes the window so large, in pixels.
+    pub fn resize(&mut self, width: u32, height: u32) {
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": true
+        });
+        self.call("Emulation.setDeviceMetricsOverride", size);
+    }
+
     /// The value of an expression in the page; null while a page is being replaced.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true});

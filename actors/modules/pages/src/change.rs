@@ -109,13 +109,13 @@ async fn change(portal: &Portal, id: Uuid, wanted: &Wanted) -> Result<(), Source
 }
 
 /// The form of a session's own page.
-fn form_of(
+pub(crate) fn form_of(
     request: &HttpRequest,
     portal: &Portal,
     form: &[u8],
 ) -> Result<Query, Box<HttpResponse>> {
     let Some(session) = guard::session(request, portal) else {
-        return Err(Box::new(crate::to_sign_in()));
+        return Err(Box::new(crate::to_sign_in("/")));
     };
     let form = Query::read(&String::from_utf8_lossy(form));
     if guard::is_ours(request, &session, form.one("csrf")) {
@@ -126,7 +126,7 @@ fn form_of(
 }
 
 /// To a page that no cache has: `at` makes it another one each time.
-fn done(query: &Query, path: &str) -> HttpResponse {
+pub(crate) fn done(query: &Query, path: &str) -> HttpResponse {
     let query = query.clone().with("at", crate::now_ms().to_string());
     HttpResponse::SeeOther()
         .insert_header((header::LOCATION, format!("{path}{}", query.words())))

@@ -23,6 +23,7 @@ const MENU: &[(&str, &str, &str)] = &[
     ("/nodes", "Nodes", "n"),
     ("/messages", "Messages", "m"),
     ("/ledger", "Ledger", "l"),
+    ("/customers", "Customers", "c"),
 ];
 /// Further keys: what they do, which they are.
 const KEYS: &[(&str, &[&str])] = &[

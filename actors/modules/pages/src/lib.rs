@@ -5,6 +5,7 @@ mod alarm;
 mod alarms;
 mod cache;
 mod change;
+mod customers;
 mod error;
 mod events;
 mod guard;
@@ -144,6 +145,7 @@ pub fn configure(cfg: &mut ServiceConfig, portal: Portal) {
         .route("/live", web::get().to(live::live))
         .route("/search", web::get().to(search))
         .route("/alarms", web::post().to(change::alarms))
+        .route("/customers", web::post().to(customers::add))
         .route("/alarms/{id}", web::post().to(change::alarm))
         .default_service(web::to(page));
     cfg.service(pages);
@@ -164,6 +166,7 @@ fn page_of(path: &str) -> Option<Page> {
         "/nodes" => Page::Nodes,
         "/messages" => Page::Messages,
         "/ledger" => Page::Ledger,
+        "/customers" => Page::Customers,
         _ => match path.strip_prefix("/messages/") {
             // An id may come with slashes, and with a colon written as %3A.
             Some(id) => Page::Trace(id.replace("%3A", ":").replace("%3a", ":").parse().ok()?),
@@ -184,6 +187,7 @@ async fn show(view: &mut View<'_>, page: Page) -> Result<Sheet, SourceError> {
         Page::Messages => messages::show(view).await,
         Page::Trace(id) => trace::show(view, id).await,
         Page::Ledger => ledger::show(view).await,
+        Page::Customers => customers::show(view).await,
     }
 }
 
@@ -194,7 +198,9 @@ async fn page(request: HttpRequest, portal: web::Data<Portal>) -> HttpResponse {
             .insert_header((header::ALLOW, "GET, HEAD"))
             .finish();
     }
-    let Some(session) = guard::session(&request, &portal) else { return to_sign_in() };
+    let Some(session) = guard::session(&request, &portal) else {
+        return to_sign_in(request.uri().path_and_query().map_or("/", |to| to.as_str()));
+    };
     let Some(page) = page_of(request.path()) else { return error::not_found() };
     match made(&request, &portal, &session, page).await {
         Ok(Made { html, fresh: true }) => {
@@ -263,14 +269,19 @@ async fn script(request: HttpRequest) -> HttpResponse {
 
 async fn search(request: HttpRequest, portal: web::Data<Portal>) -> HttpResponse {
     if guard::session(&request, &portal).is_none() {
-        return to_sign_in();
+        return to_sign_in("/");
     }
     let query = Query::read(request.query_string());
     see_other(&messages::search(query.one("q").unwrap_or_default()))
 }
 
-fn to_sign_in() -> HttpResponse {
-    see_other("/sign-in")
+/// To the sign-in, which leads back to where somebody wanted to go.
+fn to_sign_in(to: &str) -> HttpResponse {
+    let to = Query::default().with("to", to);
+    see_other(&format!(
+        "/sign-in{}",
+        if to.one("to") == Some("/") { String::new() } else { to.words() }
+    ))
 }
 
 fn see_other(path: &str) -> HttpResponse {

@@ -170,11 +170,8 @@ pub(crate) fn map(view: &View<'_>) -> Markup {
             }
             @for gutter in 1..columns { (wires(&layout, nodes, gutter)) }
             @for node in nodes { (bridge(&layout, node)) }
-            @for node in nodes {
-                @if let Some(place) = layout.places.get(&node.node_id) {
-                    (card(view, node, *place))
-                }
-            }
+            // Read from below to the top, also where the cards stand one below the other.
+            @for (node, place) in from_below(nodes, &layout) { (card(view, node, place)) }
         }
         ul.legend aria-label="Legend" {
             li { svg viewBox="0 0 26 10" aria-hidden="true" { path d="M0 5h26" {} } "delivering" }
@@ -184,6 +181,14 @@ pub(crate) fn map(view: &View<'_>) -> Markup {
                 "not heard, or not delivering" }
         }
     }
+}
+
+/// Nodes by tier, and in a tier from the top of the picture.
+fn from_below<'n>(nodes: &'n [Node], layout: &Layout) -> Vec<(&'n Node, Place)> {
+    let place = |node: &'n Node| Some((node, *layout.places.get(&node.node_id)?));
+    let mut placed: Vec<_> = nodes.iter().filter_map(place).collect();
+    placed.sort_by_key(|(_, place)| (place.column, place.row));
+    placed
 }
 
 fn look(node: &Node) -> &'static str {

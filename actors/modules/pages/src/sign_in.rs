@@ -13,16 +13,17 @@ use crate::{Portal, error, guard, layout, session::SESSION_LIFE_MS, view::Query}
 /// `GET /sign-in`, with or without `?code=`.
 pub(crate) async fn show(request: HttpRequest, portal: web::Data<Portal>) -> HttpResponse {
     let query = Query::read(request.query_string());
+    let to = own_page(query.one("to"));
     let signed_in = guard::session(&request, &portal).is_some();
     match query.one("code") {
         Some(code) if portal.sessions().is_good(code, crate::now_ms()) => {
             page(StatusCode::OK, &with_code(code))
         }
-        Some(_) => page(StatusCode::GONE, &html! { (refused()) (paste()) }),
+        Some(_) => page(StatusCode::GONE, &html! { (refused()) (paste(to)) }),
         None if signed_in => {
             page(StatusCode::OK, &html! { p { "You are signed in. " a href="/" { "Overview" } } })
         }
-        None => page(StatusCode::OK, &html! { (how()) (paste()) }),
+        None => page(StatusCode::OK, &html! { (how()) (paste(to)) }),
     }
 }
 
@@ -37,16 +38,17 @@ pub(crate) async fn spend(
     }
     let form = Query::read(&String::from_utf8_lossy(&form));
     let code = form.one("code").unwrap_or_default().trim();
+    let to = own_page(form.one("to"));
     match portal.sessions().spend(code, crate::now_ms()) {
         Ok(Some(id)) => {
             tracing::info!("an operator signed in");
             HttpResponse::SeeOther()
-                .insert_header((header::LOCATION, "/"))
+                .insert_header((header::LOCATION, to))
                 .insert_header((header::CACHE_CONTROL, "no-store"))
                 .cookie(cookie(&request, id, SESSION_LIFE_MS / 1000))
                 .finish()
         }
-        Ok(None) => page(StatusCode::GONE, &html! { (refused()) (paste()) }),
+        Ok(None) => page(StatusCode::GONE, &html! { (refused()) (paste(to)) }),
         Err(no_randomness) => error::malformed(&no_randomness.to_string()),
     }
 }
@@ -68,6 +70,15 @@ pub(crate) async fn sign_out(
         .insert_header((header::LOCATION, "/sign-in"))
         .cookie(cookie(&request, String::new(), 0))
         .finish()
+}
+
+/// Where to go after the sign-in: a page of this portal, whatever a link says; else the overview.
+fn own_page(to: Option<&str>) -> &str {
+    let is_own = |to: &&str| {
+        let path = to.split('?').next().unwrap_or_default();
+        to.bytes().all(|b| b.is_ascii_graphic()) && crate::page_of(path).is_some()
+    };
+    to.filter(is_own).unwrap_or("/")
 }
 
 fn cookie(request: &HttpRequest, value: String, life_s: i64) -> Cookie<'static> {
@@ -120,7 +131,7 @@ fn refused() -> Markup {
     }
 }
 
-fn paste() -> Markup {
+fn paste(to: &str) -> Markup {
     html! {
         form.mt method="post" action="/sign-in" {
             div.field {
@@ -128,6 +139,7 @@ fn paste() -> Markup {
                 input id="code" name="code" autocomplete="off" autocapitalize="none"
                     spellcheck="false" required;
             }
+            @if to != "/" { input type="hidden" name="to" value=(to); }
             button.go { "Sign in" }
         }
     }

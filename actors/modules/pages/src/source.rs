@@ -10,6 +10,7 @@ use std::{
 
 use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};
+use uuid::Uuid;
 
 use crate::{
     cache::{Cache, Entry},
@@ -186,7 +187,8 @@ impl Source {
     ) -> Result<(), SourceError> {
         let mut request = self.request(method, path).timeout(ANSWER_WITHIN);
         if let Some(body) = body {
-            request = request.json(&body);
+            // Each press of a button is one order.
+            request = request.json(&body).header("Idempotency-Key", Uuid::now_v7().to_string());
         }
         let done = self.answer(request.send().await).await.map(|_| ());
         self.feed.changed();

@@ -31,6 +31,7 @@ pub(crate) enum Page {
     Messages,
     Trace(MessageId),
     Ledger,
+    Customers,
 }
 
 impl Page {
@@ -46,6 +47,7 @@ impl Page {
             Self::Messages => "messages",
             Self::Trace(_) => "trace",
             Self::Ledger => "ledger",
+            Self::Customers => "customers",
         }
     }
 
@@ -70,6 +72,7 @@ impl Page {
             "messages" => Self::Messages,
             "trace" => Self::Trace(id.parse().ok()?),
             "ledger" => Self::Ledger,
+            "customers" => Self::Customers,
             _ => return None,
         })
     }

@@ -30,6 +30,12 @@
   // the cell is looked up each time: it is replaced with the line it stands in
   const cell = () => $('#live');
   let last = Date.now(), stream = null, wait = 1000;
+  // a row that only grew older is not shown as changed
+  const timeless = (row) => {
+    const copy = row.cloneNode(true);
+    copy.querySelectorAll('time').forEach((time) => time.remove());
+    return copy.textContent;
+  };
   const put = (html) => {
     const parts = document.createElement('template');
     parts.innerHTML = html;
@@ -38,7 +44,7 @@
       if (!old || old.contains(document.activeElement) || old.outerHTML === fresh.outerHTML) continue;
       const box = $('input[type="checkbox"]', old), mark = $('input[type="checkbox"]', fresh);
       if (box && mark) mark.checked = box.checked;
-      if (!calm) fresh.classList.add('fresh');
+      if (!calm && fresh.hasAttribute('data-row') && timeless(fresh) !== timeless(old)) fresh.classList.add('fresh');
       old.replaceWith(fresh);
     }
   };
