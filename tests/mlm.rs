@@ -6,7 +6,8 @@ mod sandbox;
 use std::sync::{Arc, Mutex};
 
 use integrator_api::{
-    ActionRequest, Call, Callback, CallbackError, Client, Handler, InstanceCall, Options,
+    ActionRequest, AlarmCall, Call, Callback, CallbackError, Client, Handler, InstanceCall,
+    Options, Qos, Severity, State,
 };
 use sandbox::{callhome, chain::Chain, request, text, wait_for};
 
@@ -134,4 +135,47 @@ fn aggregation_mlm_with_a_plain_door_does_not_start_by_itself() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains("must authenticate them"), "{said}");
+}
+
+// ACT-1: what integrators say is taken and answered while the MLM hangs with the proxy's exchanges
+// in its hands; it arrives once when the MLM goes on.
+#[test]
+fn integrators_are_answered_while_the_mlm_hangs() {
+    let chain = Chain::start("");
+    let client = Client::open(Options::new(chain.socket(), "plant", "1")).unwrap();
+    let instance = InstanceCall { instance: "press-1".into(), capabilities: None };
+    client.send(Call::Instance(instance)).wait().unwrap();
+    wait_for("the instance at the server", || {
+        (chain.api("/instances")["items"].as_array()?.len() == 1).then_some(())
+    });
+    let signal = |name: &str| {
+        let pid = chain.nodes[MLM].process.as_ref().unwrap().child.id().to_string();
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    signal("-STOP");
+    for n in 0..200 {
+        let alarm = AlarmCall {
+            instance: "press-1".into(),
+            occurred_at_ms: jiff::Timestamp::now().as_millisecond(),
+            kind: "hot".into(),
+            key: n.to_string(),
+            severity: Severity::Major,
+            state: State::Opened,
+            text: "too hot".into(),
+            close_after_s: None,
+            data: bytes::Bytes::new(),
+            encoding: String::new(),
+            qos: Qos::default(),
+            answers: None,
+            seq: None,
+        };
+        // One after the other: none waits for the one before to have left.
+        client.send(Call::Alarm(alarm)).wait().unwrap();
+    }
+    let held = chain.account(PROXY);
+    assert!(held.queued >= 200 && held.balanced, "{held:?}");
+    signal("-CONT");
+    wait_for("all at the server", || {
+        (chain.api("/alarms?limit=1000")["items"].as_array()?.len() == 200).then_some(())
+    });
 }

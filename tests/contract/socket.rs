@@ -166,7 +166,7 @@ fn is_as_documented(hello: &Value, documented: &Value) {
     }
 }
 
-// IPC-2: the conversation of the contract, byte for byte as our clients write it, with a proxy.
+// The conversation of the contract, byte for byte as our clients write it, with a proxy.
 #[test]
 fn the_conversation_of_the_contract_is_understood() {
     let frames = conversation();

@@ -6,7 +6,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{LONG, Process, get};
+use super::{LONG, Process, get, tap::Tap};
 
 /// The provider of a test.
 pub const PROVIDER: &str = "018f0000-0000-7000-8000-000000000001";
@@ -118,6 +118,20 @@ impl Chain {
         assert_eq!(status, 201, "{said}");
         let made: serde_json::Value = serde_json::from_str(&said).expect("JSON");
         made["customer_id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Puts a listener on the link of node `i` to its parent: the node is started again with it.
+    pub fn tap(&mut self, i: usize) -> Tap {
+        let Node { role, folder, .. } = &self.nodes[i];
+        let place = ROLES.iter().position(|known| known == role).expect("a role");
+        let (file, parent) = (folder.join("callhome.xml"), self.ports[place]);
+        let tap = Tap::to(parent);
+        let text = std::fs::read_to_string(&file).expect("its configuration");
+        let (from, to) =
+            (format!("127.0.0.1:{parent}\" via"), format!("127.0.0.1:{}\" via", tap.port));
+        std::fs::write(&file, text.replacen(&from, &to, 1)).expect("written");
+        self.kill(i);
+        tap
     }
 
     /// One more proxy below the MLM, of a customer; its index.

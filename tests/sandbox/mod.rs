@@ -10,6 +10,7 @@ use std::{
 };
 
 pub mod chain;
+pub mod tap;
 
 use serde_json::Value;
 use tempfile::TempDir;
