@@ -212,11 +212,8 @@ mod tests {
 
     #[test]
     fn node_that_looks_healthy_while_nothing_gets_out_is_told() {
-        let link = LinkStatus {
-            url: "http://127.0.0.1:1".to_owned(),
-            answered_at: 0,
-            failing: Some((0, "parent cannot be reached: refused".to_owned())),
-        };
+        let failing = Some((0, "parent cannot be reached: refused".to_owned()));
+        let link = LinkStatus { failing, ..LinkStatus::of("http://127.0.0.1:1".to_owned()) };
         let status = NodeStatus { id: None, detail: String::new() };
         let mut figures = Figures::default();
         assert!(judge(&seen(&figures, &status, &link)).delivering.ok, "nothing waits");

@@ -216,6 +216,9 @@ fn app_server(
         keep: delivery.queue.route(),
         apply: delivery.queue.route(),
         figures: delivery.queue.route(),
+        ask: delivery.queue.route(),
+        find: delivery.queue.route(),
+        doorbell: delivery.doorbell.clone(),
         identity: delivery.identity.clone(),
         clock,
     };
@@ -246,6 +249,7 @@ fn upkeep_of(
         queue: QueueRoutes::of(&delivery.queue),
         store: store.clone(),
         doorbell: delivery.doorbell.clone(),
+        link: delivery.link.clone(),
         stopping: delivery.stopping.clone(),
     };
     let node = NodeSettings {
@@ -292,6 +296,7 @@ fn delivery(
         set_aside_bytes: limits.set_aside_bytes,
         keeper,
         doorbell: Arc::new(Doorbell::default()),
+        turned_away: Arc::default(),
         clock,
     };
     let parents: Vec<String> = config.parents.list.iter().map(|p| p.url.clone()).collect();

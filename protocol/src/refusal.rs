@@ -168,6 +168,38 @@ impl Refusal {
         }
     }
 
+    /// What happened and what to do, in a sentence each, for a problem document (RFC 9457).
+    pub fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Malformed => ("The request breaks the format", "mend what sends it"),
+            Self::TooLarge => ("The request is too large", "send less at once"),
+            Self::UnknownInstance => ("The instance is not known", "register it first"),
+            Self::UnknownVersion => ("The version is not spoken here", "update the older side"),
+            Self::IdentityMismatch => {
+                ("This is not who it says it is", "look at the sender's certificate and its id")
+            }
+            Self::Denied => ("This is not allowed", "ask who may allow it"),
+            Self::Loop => ("The message was here before", "look for a circle among the parents"),
+            Self::Expired => ("Its time to live ran out", "send it anew if it is still of use"),
+            Self::Poison => ("No module can handle it", "look at the queue set-aside"),
+            Self::UnknownDestination => ("Nobody has that id", "look at the destination"),
+            Self::NotSupported => ("This is not supported here", "look at what is offered here"),
+            Self::NotRegistered => ("The sender is not registered", "wait until it is"),
+            Self::NameInUse => ("The name is in use", "choose another, or end who has it"),
+            Self::QueueFull => ("The queue is full", "try again when it has drained"),
+            Self::Busy => ("Too much at once", "try again after Retry-After"),
+            Self::Stopping => ("The node is going down", "try again after Retry-After"),
+            Self::StorageDown => {
+                ("The store cannot be used now", "make room on the node's disk; try again then")
+            }
+            Self::Internal => ("A fault of the node", "see its log; try again"),
+            Self::Moved => ("The customer's records moved", "ask the server that has them now"),
+            Self::NewIncarnation => {
+                ("The numbers are not known here", "draw a new incarnation and send again")
+            }
+        }
+    }
+
     /// The refusal of that number.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
@@ -197,6 +229,8 @@ mod tests {
             assert_eq!(*refusal as usize, i);
             assert_eq!(Refusal::from_number(i as u8), Some(*refusal));
             assert_eq!(refusal.to_string(), refusal.name());
+            let (title, advice) = refusal.words();
+            assert!(title.len() > 10 && advice.len() > 10, "{refusal}");
         }
         assert_eq!(Refusal::from_number(Refusal::ALL.len() as u8), None);
     }

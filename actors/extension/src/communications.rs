@@ -20,6 +20,10 @@ pub trait Door: Send + Sync {
     /// Answers one exchange; an empty one is held open for at most `hold`. The request runs to
     /// its end even when the child hangs up: what has begun is committed.
     async fn knock(&self, peer: Peer, body: Bytes, hold: Duration) -> Result<Bytes, Refusal>;
+
+    /// An exchange was refused so before it could knock: too large, of another form, not
+    /// authenticated. It is counted here, like those that `knock` refuses.
+    fn turned_away(&self, refusal: Refusal);
 }
 
 /// Why an exchange has no answer.

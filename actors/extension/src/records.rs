@@ -132,15 +132,18 @@ pub trait Records: Send + Sync {
     /// One message whole, decoded: for the export.
     async fn message_whole(&self, id: MessageId) -> Answer<protocol::Message>;
 
-    /// Where a message is or what became of it; waits for nodes at most `wait_s` seconds.
-    async fn trace(&self, id: MessageId, wait_s: u64) -> Answer<Trace>;
-    /// The account of each node, by its last heartbeat or fresher.
+    /// Where a message is or what became of it. What has not arrived is asked for at the nodes
+    /// that may have it; answers when it is found or all that can be reached have said no, at the
+    /// latest after `wait_s` seconds. `Busy` where too many ask.
+    async fn trace(&self, id: MessageId, wait_s: u64) -> Answer<FromNodes<Trace>>;
+    /// The account of each node: by its own word now, where it is heard within `wait_s` seconds,
+    /// else by its last heartbeat. `Busy` where too many ask.
     async fn ledger(
         &self,
         filter: &LedgerFilter,
         paging: &Paging,
         wait_s: u64,
-    ) -> Answer<Page<Ledger>>;
+    ) -> Answer<FromNodes<Page<Ledger>>>;
     /// Numbers that are neither stored, nor explained by an end, nor held (`delivery.md` §4).
     async fn gaps(&self) -> Answer<Vec<Gap>>;
 

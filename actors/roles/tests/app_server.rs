@@ -97,12 +97,12 @@ fn a_trace_names_the_hops_and_what_became_of_the_message() {
         let sent = alarm(proxy(3), 1, "p1");
         top.arrive(sender(proxy(3)), std::slice::from_ref(&sent)).await;
         top.settled().await;
-        let trace = top.records.trace(sent.header.id, 0).await.unwrap();
+        let trace = top.records.trace(sent.header.id, 0).await.unwrap().answer;
         assert_eq!((trace.state, trace.hops.len()), (MessageState::Delivered, 2));
         assert_eq!((trace.hops[0].node_id, trace.hops[1].node.as_str()), (proxy(3), "app-server"));
         assert!(trace.hops[0].sent_at.is_some() && trace.hops[1].sent_at.is_none());
         let unknown = MessageId { sequence: 99, ..sent.header.id };
-        let trace = top.records.trace(unknown, 0).await.unwrap();
+        let trace = top.records.trace(unknown, 0).await.unwrap().answer;
         assert_eq!(trace.state, MessageState::Unknown);
         let data = top.records.message_data(sent.header.id).await.unwrap();
         assert_eq!((&*data.encoding, &data.data[..]), ("text/plain", &b"p1"[..]));
@@ -183,11 +183,30 @@ fn a_restart_goes_on_where_the_disk_stands() {
         assert!(all.items.iter().all(|a| a.count == 1) && all.items.len() == 6);
         let filter = LedgerFilter::default();
         until(async || {
-            let ledger = top.records.ledger(&filter, &Paging::default(), 0).await.unwrap();
+            let ledger = top.records.ledger(&filter, &Paging::default(), 0).await.unwrap().answer;
             let own = ledger.items.iter().find(|l| l.node_id == server());
             own.is_some_and(|l| l.balanced && l.taken == 6 && l.node == "app-server")
         })
         .await;
+        top.stop().await;
+    });
+}
+
+// DESIGN §4.5: what says how many are stored may be damaged; what is stored is not written over.
+#[test]
+fn a_damaged_count_of_the_records_costs_no_record() {
+    run(async {
+        let store = Arc::new(MemoryStore::new());
+        let top = Top::start(&store, Vec::new()).await;
+        top.arrive(sender(proxy(3)), &alarms(1, 5)).await;
+        top.settled().await;
+        top.stop().await;
+        assert!(store.damage_row(roles::app_server::rows::COUNTED, b""));
+        let top = Top::start(&store, Vec::new()).await;
+        assert_eq!(top.arrive(sender(proxy(3)), &alarms(6, 7)).await, [Stored; 2]);
+        assert_eq!(stored(&top).await, [1, 2, 3, 4, 5, 6, 7]);
+        let account = top.settled().await;
+        assert_eq!((account.taken, account.delivered), (7, 7));
         top.stop().await;
     });
 }

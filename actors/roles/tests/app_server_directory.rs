@@ -40,7 +40,7 @@ fn registration(epoch: u64, sequence: u64, said: Registration) -> Message {
 
 /// What waits for a child.
 async fn down(top: &Top, child: Sender) -> Vec<Message> {
-    let runs = top.delivery.queue.ask(DownFor(child)).await.unwrap().unwrap();
+    let runs = top.delivery.queue.ask(DownFor(child)).await.unwrap().unwrap().runs;
     let messages = runs.iter().flat_map(|run| Messages::of(&run.messages));
     messages.map(|m| m.unwrap().1.decode().unwrap()).collect()
 }
@@ -217,7 +217,7 @@ fn what_nodes_integrators_and_instances_say_of_themselves_is_listed() {
         assert_eq!((node.queued, node.queued_bytes, &*node.version), (3, 300, "1.1"));
         assert_eq!((node.oldest_age_s, node.delivering.ok), (Some(1.5), true));
         let ledger = LedgerFilter { node: Some("site-a".to_owned()), ..Default::default() };
-        let ledger = top.records.ledger(&ledger, &Paging::default(), 0).await.unwrap();
+        let ledger = top.records.ledger(&ledger, &Paging::default(), 0).await.unwrap().answer;
         assert_eq!((ledger.items[0].taken, ledger.items[0].balanced), (10, true));
         let listed = top.records.integrator(integrator).await.unwrap();
         assert_eq!((listed.state, listed.instances), (IntegratorState::Connected, 2));
@@ -343,10 +343,10 @@ fn numbers_that_never_came_are_gaps_until_an_end_explains_them() {
         top.explain(proxy(3), 3, 2).await;
         assert_eq!(top.records.gaps().await.unwrap(), [gap(2, 2)]);
         let mut id = alarm(proxy(3), 4, "").header.id;
-        let trace = top.records.trace(id, 0).await.unwrap();
+        let trace = top.records.trace(id, 0).await.unwrap().answer;
         assert_eq!(trace.state, extension::records::MessageState::Expired);
         id.sequence = 2;
-        let trace = top.records.trace(id, 0).await.unwrap();
+        let trace = top.records.trace(id, 0).await.unwrap().answer;
         assert_eq!(trace.state, extension::records::MessageState::Unknown);
         top.stop().await;
     });

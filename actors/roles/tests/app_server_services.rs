@@ -147,9 +147,9 @@ fn a_message_that_panics_a_module_is_set_aside_and_its_neighbours_are_not() {
             })
             .unwrap();
         assert_eq!(aside, [2, 4]);
-        let trace = top.records.trace(messages[1].header.id, 0).await.unwrap();
+        let trace = top.records.trace(messages[1].header.id, 0).await.unwrap().answer;
         assert_eq!((trace.state, trace.reason.as_deref()), (MessageState::Refused, Some("poison")));
-        let trace = top.records.trace(messages[2].header.id, 0).await.unwrap();
+        let trace = top.records.trace(messages[2].header.id, 0).await.unwrap().answer;
         assert_eq!(trace.state, MessageState::Delivered);
         top.stop().await;
     });

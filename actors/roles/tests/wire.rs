@@ -95,6 +95,7 @@ impl Child {
             set_aside_bytes: 1 << 20,
             keeper: None,
             doorbell: Arc::new(Doorbell::default()),
+            turned_away: Arc::default(),
             clock,
         };
         let uplink = Uplink {

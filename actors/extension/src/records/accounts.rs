@@ -65,6 +65,33 @@ pub struct Trace {
     pub hops: Vec<Hop>,
 }
 
+/// An answer for which nodes were asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FromNodes<T> {
+    /// The answer.
+    pub answer: T,
+    /// Nodes that were asked and said nothing in time; none: nobody was asked.
+    pub unanswered: Option<Vec<RemoteId>>,
+    /// Where the message stands at the node that has it, where it was asked for one.
+    pub stands: Option<Stands>,
+}
+
+impl<T> FromNodes<T> {
+    /// An answer for which nobody was asked.
+    pub fn of_records(answer: T) -> Self {
+        Self { answer, unanswered: None, stands: None }
+    }
+}
+
+/// Where a message stands at its node, beside what its trace says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stands {
+    /// Name of the queue.
+    pub queue: String,
+    /// Tries of the node's link that failed, in a row.
+    pub attempts: u32,
+}
+
 /// The account of a node (`delivery.md` §4).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {

@@ -4,7 +4,7 @@ use actix_web::{
     http::{StatusCode, header},
 };
 use bytes::Bytes;
-use extension::records::Page;
+use extension::records::{FromNodes, Page};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -39,6 +39,35 @@ pub(crate) fn page<T: Serialize>(request: &HttpRequest, page: &Page<T>) -> Answe
         }
     }
     Ok(answer)
+}
+
+/// Nodes named in a header at most: it stays below what middle boxes take.
+const NAMED_MAX: usize = 50;
+
+/// Says beside the answer who of the nodes that were asked said nothing, and where a message
+/// stands: `Callhome-Unanswered-Count`, `Callhome-Unanswered`, `Callhome-Queue`,
+/// `Callhome-Attempts`.
+pub(crate) fn beside<T>(mut answer: HttpResponse, from: &FromNodes<T>) -> HttpResponse {
+    let mut add = |name: &'static str, value: String| {
+        if let Ok(value) = header::HeaderValue::from_str(&value) {
+            answer.headers_mut().insert(header::HeaderName::from_static(name), value);
+        }
+    };
+    if let Some(unanswered) = &from.unanswered {
+        add("callhome-unanswered-count", unanswered.len().to_string());
+        let named: Vec<String> =
+            unanswered.iter().take(NAMED_MAX).map(|id| id.to_string()).collect();
+        if !named.is_empty() {
+            add("callhome-unanswered", named.join(", "));
+        }
+    }
+    if let Some(stands) = &from.stands {
+        // A name of an integrator may hold what a header may not.
+        let plain = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+        add("callhome-queue", stands.queue.chars().map(plain).collect());
+        add("callhome-attempts", stands.attempts.to_string());
+    }
+    answer
 }
 
 /// The same request with another cursor.

@@ -1,11 +1,11 @@
 //! The GETs: lists, single objects, traces, ledgers.
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use protocol::{MessageId, RemoteId};
+use protocol::{MessageId, RemoteId, media::is_media_type};
 use uuid::Uuid;
 
 use crate::{
     Api,
-    answer::{Answered, page, shown, tagged},
+    answer::{Answered, beside, page, shown, tagged},
     filters,
     problem::{Problem, Wrong},
     query::decode,
@@ -128,8 +128,9 @@ pub(crate) async fn message_data(request: HttpRequest, api: Shared) -> Answered 
     let data = api.ask(&what, 0, api.records.message_data(id)).await?;
     let mut answer = tagged(&request, "application/octet-stream", data.data);
     let headers = answer.headers_mut();
-    if let (Ok(media), false) =
-        (header::HeaderValue::from_str(&data.encoding), data.encoding.trim().is_empty())
+    // Nodes of another version may have let in what is no media type.
+    if is_media_type(&data.encoding)
+        && let Ok(media) = header::HeaderValue::from_str(&data.encoding)
     {
         headers.insert(header::CONTENT_TYPE, media);
     }
@@ -145,13 +146,15 @@ pub(crate) async fn trace(request: HttpRequest, api: Shared) -> Answered {
     let wait_s = filters::trace(request.query_string())?;
     let id = message_id(&request)?;
     let trace = api.records.trace(id, wait_s);
-    shown(&request, &api.ask(&format!("message {id}"), wait_s, trace).await?)
+    let traced = api.ask(&format!("message {id}"), wait_s, trace).await?;
+    Ok(beside(shown(&request, &traced.answer)?, &traced))
 }
 
 pub(crate) async fn ledger(request: HttpRequest, api: Shared) -> Answered {
     let (filter, paging, wait_s) = filters::ledger(request.query_string())?;
     let ledger = api.records.ledger(&filter, &paging, wait_s);
-    page(&request, &api.ask("node", wait_s, ledger).await?)
+    let ledger = api.ask("node", wait_s, ledger).await?;
+    Ok(beside(page(&request, &ledger.answer)?, &ledger))
 }
 
 pub(crate) async fn actions(request: HttpRequest, api: Shared) -> Answered {

@@ -58,6 +58,22 @@ async fn problem(response: ServiceResponse<impl MessageBody>, name: &str) -> Val
 }
 
 #[actix_web::test]
+async fn who_said_nothing_and_where_it_stands_is_told_beside_the_answer() {
+    let server = server!();
+    let trace = |wait| get(&format!("/api/v1/trace/{MESSAGE}?wait_s={wait}")).to_request();
+    let asked = call_service(&server, trace(1)).await;
+    assert_eq!(header(&asked, "callhome-unanswered-count"), "60");
+    assert_eq!(header(&asked, "callhome-unanswered").split(", ").count(), 50);
+    assert_eq!(header(&asked, "callhome-queue"), "local/h?he");
+    assert_eq!(header(&asked, "callhome-attempts"), "3");
+    let not_asked = call_service(&server, trace(0)).await;
+    assert_eq!(header(&not_asked, "callhome-unanswered-count"), "");
+    let all = call_service(&server, get("/api/v1/ledger?wait_s=1").to_request()).await;
+    assert_eq!(header(&all, "callhome-unanswered-count"), "0");
+    assert_eq!(header(&all, "callhome-unanswered"), "");
+}
+
+#[actix_web::test]
 async fn who_has_no_token_or_a_wrong_one_learns_nothing_but_how_to_send_it() {
     let server = server!();
     for token in [None, Some("Bearer nope"), Some("Basic x"), Some("Bearer")] {

@@ -8,7 +8,7 @@ use std::{
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
     dev::{Server, ServerHandle},
-    http::StatusCode,
+    http::{StatusCode, header},
     web,
 };
 use bytes::{Bytes, BytesMut};
@@ -63,7 +63,11 @@ pub fn serve(address: SocketAddr, door: Arc<dyn Door>) -> Result<DoorServer, Ser
     let server = HttpServer::new(move || {
         App::new()
             .app_data(door.clone())
-            .route(EXCHANGE_PATH, web::post().to(exchange))
+            .service(
+                web::resource(EXCHANGE_PATH)
+                    .route(web::post().to(exchange))
+                    .default_service(web::to(other_method)),
+            )
             .default_service(web::to(nothing_here))
     })
     .workers(1)
@@ -80,8 +84,16 @@ pub fn serve(address: SocketAddr, door: Arc<dyn Door>) -> Result<DoorServer, Ser
     Ok(DoorServer { address, handle: server.handle(), server })
 }
 
-async fn nothing_here() -> HttpResponse {
-    problem(StatusCode::NOT_FOUND, "not_found", Verdict::GiveUp)
+async fn nothing_here(request: HttpRequest) -> HttpResponse {
+    let detail = format!("there is POST {EXCHANGE_PATH}");
+    let words = ("There is no such thing", &*detail);
+    problem(StatusCode::NOT_FOUND, "not_found", words, Verdict::GiveUp, request.path())
+}
+
+async fn other_method(request: HttpRequest) -> HttpResponse {
+    let mut answer = refuse(Refusal::NotSupported, StatusCode::METHOD_NOT_ALLOWED, request.path());
+    answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST"));
+    answer
 }
 
 /// `POST /v1/exchange`. The work runs to its end even when the child hangs up: what has begun is
@@ -91,32 +103,48 @@ async fn exchange(
     payload: web::Payload,
     door: web::Data<dyn Door>,
 ) -> HttpResponse {
+    let (body, hold) = match asked(&request, payload).await {
+        Ok(asked) => asked,
+        Err((refusal, status)) => {
+            door.turned_away(refusal);
+            return refuse(refusal, status, request.path());
+        }
+    };
+    let peer = Peer { id: None, address: request.peer_addr() };
+    let knocked = door.clone();
+    let work = actix_web::rt::spawn(async move { knocked.knock(peer, body, hold).await });
+    // What is held for a child that is gone would take the next ring, and answer nobody.
+    let _held = (!hold.is_zero()).then(|| AbortOnDrop(work.abort_handle()));
+    let refusal = match work.await {
+        Ok(Ok(answer)) => return HttpResponse::Ok().content_type(MEDIA_TYPE).body(answer),
+        Ok(Err(refusal)) => refusal,
+        Err(_panicked) => {
+            door.turned_away(Refusal::Internal);
+            Refusal::Internal
+        }
+    };
+    refuse(refusal, status_of(refusal), request.path())
+}
+
+/// The body of a request and how long it may be held, or why it is none for this door.
+async fn asked(
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Bytes, Duration), (Refusal, StatusCode)> {
+    const FORM: (Refusal, StatusCode) = (Refusal::NotSupported, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
     if header("content-type").is_none_or(|t| t.split(';').next() != Some(MEDIA_TYPE)) {
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "malformed", Verdict::GiveUp);
+        return Err(FORM);
     }
     let hold = header("prefer").and_then(|p| p.strip_prefix("wait=")?.parse().ok());
     let hold = Duration::from_secs(hold.unwrap_or(0).min(limits::HELD_S_MAX));
     let zstd = match header("content-encoding") {
         None | Some("identity") => false,
         Some("zstd") => true,
-        Some(_) => {
-            return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_supported", Verdict::GiveUp);
-        }
+        Some(_) => return Err(FORM),
     };
-    let body = match read(payload, zstd).await {
-        Ok(body) => body,
-        Err(refusal) => return refuse(refusal),
-    };
-    let peer = Peer { id: None, address: request.peer_addr() };
-    let work = actix_web::rt::spawn(async move { door.knock(peer, body, hold).await });
-    // What is held for a child that is gone would take the next ring, and answer nobody.
-    let _held = (!hold.is_zero()).then(|| AbortOnDrop(work.abort_handle()));
-    match work.await {
-        Ok(Ok(answer)) => HttpResponse::Ok().content_type(MEDIA_TYPE).body(answer),
-        Ok(Err(refusal)) => refuse(refusal),
-        Err(_panicked) => refuse(Refusal::Internal),
-    }
+    let body = read(payload, zstd).await.map_err(|refusal| (refusal, status_of(refusal)))?;
+    Ok((body, hold))
 }
 
 /// Ends a task with the request that waits for it.
@@ -145,26 +173,43 @@ async fn read(mut payload: web::Payload, zstd: bool) -> Result<Bytes, Refusal> {
     plain.map(Bytes::from).map_err(|_| Refusal::Malformed)
 }
 
-/// The only place where a refusal becomes an HTTP status.
-fn refuse(refusal: Refusal) -> HttpResponse {
-    let status = StatusCode::from_u16(refusal.http_status());
-    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    problem(status, refusal.name(), refusal.verdict())
+/// HTTP status of a refusal (contract §6).
+fn status_of(refusal: Refusal) -> StatusCode {
+    StatusCode::from_u16(refusal.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A refusal as its problem document.
+fn refuse(refusal: Refusal, status: StatusCode, path: &str) -> HttpResponse {
+    let (title, advice) = refusal.words();
+    // What a client of another kind gets wrong at this door is the form of what it sends.
+    let advice = match status {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "send application/msgpack, as it is or with zstd",
+        StatusCode::METHOD_NOT_ALLOWED => "exchanges come by POST",
+        _ => advice,
+    };
+    problem(status, refusal.name(), (title, advice), refusal.verdict(), path)
 }
 
 /// A problem document (RFC 9457).
-fn problem(status: StatusCode, name: &str, verdict: Verdict) -> HttpResponse {
-    let verdict = match verdict {
-        Verdict::TryAgain => "try_again",
-        Verdict::GiveUp => "give_up",
-    };
+fn problem(
+    status: StatusCode,
+    name: &str,
+    (title, detail): (&str, &str),
+    verdict: Verdict,
+    path: &str,
+) -> HttpResponse {
     let mut answer = HttpResponse::build(status);
     answer.content_type("application/problem+json");
     if matches!(status.as_u16(), 429 | 503) {
         answer.insert_header(("retry-after", RETRY_AFTER_S.to_string()));
     }
-    answer.body(format!(
-        r#"{{"type":"/problems/{name}","title":"{name}","status":{},"detail":"{name}","instance":"{EXCHANGE_PATH}","verdict":"{verdict}"}}"#,
-        status.as_u16()
-    ))
+    let body = serde_json::json!({
+        "type": format!("/problems/{name}"),
+        "title": title,
+        "status": status.as_u16(),
+        "detail": detail,
+        "instance": path,
+        "verdict": verdict,
+    });
+    answer.body(body.to_string())
 }

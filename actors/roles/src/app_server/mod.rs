@@ -3,6 +3,7 @@
 //! A run is stored once, in the commit that takes it ([`keeper`]), at the number of its first
 //! message. A service module is a cursor over the stored runs ([`service_host`]); its effects and
 //! the step of its cursor are one commit. Lists are read from what both wrote ([`query`]).
+pub mod asking;
 pub mod back_channel;
 pub mod closer;
 pub mod cursors;
@@ -16,6 +17,7 @@ pub mod publish;
 pub mod query;
 mod query_actions;
 mod query_alarms;
+mod query_asked;
 mod query_directory;
 mod query_messages;
 mod query_stream;

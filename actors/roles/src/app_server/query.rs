@@ -6,9 +6,9 @@ use bytes::Bytes;
 use extension::{
     records::{
         Action, ActionFilter, ActionRequest, Alarm, AlarmFilter, Answer, Changed, Customer, Event,
-        EventFilter, Gap, Instance, InstanceFilter, Integrator, IntegratorFilter, Ledger,
-        LedgerFilter, Message, MessageData, MessageFilter, Node, NodeFilter, Page, Paging, Records,
-        RecordsError, StreamFilter, Time, Trace,
+        EventFilter, FromNodes, Gap, Instance, InstanceFilter, Integrator, IntegratorFilter,
+        Ledger, LedgerFilter, Message, MessageData, MessageFilter, Node, NodeFilter, Page, Paging,
+        Records, RecordsError, StreamFilter, Time, Trace,
     },
     service::{ByHandError, Handwork},
     storage::{QueueStore, StoreError},
@@ -19,13 +19,14 @@ use supervision::{AskError, Route};
 use uuid::Uuid;
 
 use super::{
+    asking::Asking,
     publish::Feed,
     reconcile,
     service_host::DoByHand,
     service_work::{Who, identity_of},
     status::{LastMessages, OwnFigures},
 };
-use crate::delivery::orders::{Apply, Identity, Keep};
+use crate::delivery::orders::{Apply, Ask, AskFigures, Find, Identity, Keep};
 
 /// Rows or messages looked at for one page; then the page ends with a cursor.
 pub(crate) const WORK_MAX: usize = 200_000;
@@ -46,6 +47,14 @@ pub struct Desk {
     pub keep: Route<Keep>,
     /// Commits without.
     pub apply: Route<Apply>,
+    /// Reads the own figures.
+    pub figures: Route<AskFigures>,
+    /// Asks nodes.
+    pub ask: Route<Ask>,
+    /// Finds messages on their way down.
+    pub find: Route<Find>,
+    /// Hears what nodes say.
+    pub asking: Asking,
     /// The host of the module `alarms`, where it is loaded.
     pub alarms: Option<Route<DoByHand>>,
     /// Names of the loaded modules.
@@ -310,7 +319,7 @@ impl Records for AppRecords {
         self.read(move |desk| desk.message_whole(id)).await
     }
 
-    async fn trace(&self, id: MessageId, wait_s: u64) -> Answer<Trace> {
+    async fn trace(&self, id: MessageId, wait_s: u64) -> Answer<FromNodes<Trace>> {
         self.trace_for(id, wait_s).await
     }
 
@@ -318,11 +327,9 @@ impl Records for AppRecords {
         &self,
         filter: &LedgerFilter,
         paging: &Paging,
-        _wait_s: u64,
-    ) -> Answer<Page<Ledger>> {
-        // Nodes cannot be asked yet: what their last heartbeat said is the answer.
-        let (filter, paging) = (filter.clone(), paging.clone());
-        self.read(move |desk| desk.ledger(&filter, &paging)).await
+        wait_s: u64,
+    ) -> Answer<FromNodes<Page<Ledger>>> {
+        self.ledger_of_nodes(filter, paging, wait_s).await
     }
 
     async fn gaps(&self) -> Answer<Vec<Gap>> {

@@ -28,7 +28,7 @@ use super::{
 };
 
 /// Time between heartbeats where it is not known yet, ms (DESIGN §15).
-const INTERVAL_MS: (i64, i64) = (30_000, 15 * 60_000);
+pub(crate) const INTERVAL_MS: (i64, i64) = (30_000, 15 * 60_000);
 /// A node is silent after so many halves of its interval without a heartbeat.
 const SILENT_HALVES: i64 = 5;
 /// Never silent before that, ms: heartbeats are fetched each second.
@@ -218,7 +218,7 @@ impl Desk {
         Ok(node)
     }
 
-    fn is_silent(&self, status: &StatusRow, mode: Mode) -> bool {
+    pub(crate) fn is_silent(&self, status: &StatusRow, mode: Mode) -> bool {
         let usual = if mode == Mode::Session { INTERVAL_MS.0 } else { INTERVAL_MS.1 };
         let interval = if status.interval_ms > 0 { status.interval_ms } else { usual };
         let patience = (interval.min(usual) * SILENT_HALVES / 2).max(SILENT_MS_MIN);
@@ -340,17 +340,21 @@ impl Desk {
         Ok(row.map_or_else(|| (id.to_string(), Vec::new()), |row| (row.name, row.roles)))
     }
 
-    pub(crate) fn ledger(&self, filter: &LedgerFilter, paging: &Paging) -> Answer<Page<Ledger>> {
+    /// Accounts, and all nodes that were looked at for them, with or without one.
+    pub(crate) fn ledger(
+        &self,
+        filter: &LedgerFilter,
+        paging: &Paging,
+    ) -> Answer<(Page<Ledger>, Vec<RemoteId>)> {
         let whose = self.whose(filter.customer.as_deref(), filter.node.as_deref())?;
-        page_back(&*self.store, NODES, whose.prefix(), paging, |key, _| match RemoteId::from_bytes(
-            key,
-        )
-        .ok()
-        .filter(|id| whose.takes(id))
-        {
-            Some(id) => self.ledger_of(&id),
-            None => Ok(None),
-        })
+        let mut nodes = Vec::new();
+        let page = page_back(&*self.store, NODES, whose.prefix(), paging, |key, _| {
+            let id = RemoteId::from_bytes(key).ok().filter(|id| whose.takes(id));
+            let Some(id) = id else { return Ok(None) };
+            nodes.push(id);
+            self.ledger_of(&id)
+        })?;
+        Ok((page, nodes))
     }
 
     /// The account of one node; none: it has not said any.

@@ -37,6 +37,8 @@ pub const CURSORS: &str = "app_cursors";
 pub const POISON: &str = "app_poison";
 /// When an instance's newest message was stored, by id: 8 bytes, ms since 1970 UTC.
 pub const LAST: &str = "app_last";
+/// The index by segments: tag, segment → see [`super::segment`].
+pub const INDEX: &str = "app_index";
 /// Answers by Idempotency-Key: [`Repeat`].
 pub const REPEATS: &str = "app_repeats";
 
@@ -154,6 +156,9 @@ pub struct StatusRow {
     pub heard_at: i64,
     /// Time between its heartbeats, ms, smoothed; 0: one so far.
     pub interval_ms: i64,
+    /// When one was heard that nobody had asked for: they alone say what the time between is.
+    #[serde(default)]
+    pub regular_at: i64,
 }
 
 /// The first answer to a request with an Idempotency-Key.

@@ -13,16 +13,24 @@ use protocol::{RemoteId, codec::Writer, heartbeat::Heartbeat};
 use supervision::{Lifeline, Route};
 
 use super::{
+    asking::Asking,
     back_channel::{self, ACTIONS},
     overlay::Overlay,
     publish::{Feed, What},
     rows::{LAST, SERVICES, STATUS, StatusRow, from_row, service_key, to_row},
     service_work::{Who, identity_of},
 };
-use crate::delivery::orders::{Apply, AskFigures, Figures};
+use crate::delivery::{
+    doorbell::Doorbell,
+    durable_queue::UP,
+    orders::{Apply, AskFigures, Figures},
+};
 
 /// How often heartbeats are fetched from the queue.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same while somebody waits for what nodes say, and the bell rings: what comes together is
+/// looked at together.
+const LOOK_SOON: Duration = Duration::from_millis(20);
 /// How often the times of newest messages go to disk, in looks: a crash loses so many seconds.
 const LAST_EVERY: u32 = 10;
 /// Instances whose newest message is not on disk yet; more are written at once.
@@ -97,6 +105,10 @@ pub struct StatusSpec {
     pub own: OwnFigures,
     /// Whom messages were about.
     pub last: LastMessages,
+    /// Who waits for what nodes say.
+    pub asking: Asking,
+    /// Rings when a heartbeat comes.
+    pub doorbell: Arc<Doorbell>,
     /// Who this server is.
     pub identity: Who,
     /// ms since 1970 UTC.
@@ -132,7 +144,10 @@ impl Actor for StatusKeeper {
 }
 
 async fn run(spec: StatusSpec) -> StoreError {
+    // At the top nothing stands in `up`: its bell is that of the heartbeats.
+    let bell = spec.doorbell.bell(UP);
     let mut looks = 0_u32;
+    let mut looked = tokio::time::Instant::now();
     loop {
         // A queue that does not answer has its own supervisor.
         if let Ok(figures) = spec.figures.ask(AskFigures).await
@@ -140,8 +155,12 @@ async fn run(spec: StatusSpec) -> StoreError {
         {
             return error;
         }
-        looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(LAST_EVERY) || spec.last.len() > LAST_MAX {
+        // Those that somebody waits for are not counted: the times are to the second all the same.
+        let second = looked.elapsed() >= LOOK;
+        if second {
+            (looks, looked) = (looks.wrapping_add(1), tokio::time::Instant::now());
+        }
+        if (second && looks.is_multiple_of(LAST_EVERY)) || spec.last.len() > LAST_MAX {
             let rows = spec.last.changes();
             let changes = rows.iter().map(|(id, at)| Change::PutRow {
                 table: LAST,
@@ -153,7 +172,17 @@ async fn run(spec: StatusSpec) -> StoreError {
                 spec.last.written(&rows);
             }
         }
-        tokio::time::sleep(LOOK).await;
+        wait(&spec, &bell).await;
+    }
+}
+
+/// Waits for the next look.
+async fn wait(spec: &StatusSpec, bell: &tokio::sync::Notify) {
+    let until = tokio::time::Instant::now() + LOOK;
+    while tokio::time::timeout_at(until, bell.notified()).await.is_ok() {
+        if spec.asking.is_open() {
+            return tokio::time::sleep(LOOK_SOON).await;
+        }
     }
 }
 
@@ -167,12 +196,10 @@ async fn look(spec: &StatusSpec, figures: Figures) -> Result<(), StoreError> {
     }
     spec.own.set(now, figures);
     let (changes, nodes) = plan(&spec.store, &beats, now)?;
-    if changes.is_empty() {
-        return Ok(());
-    }
     // What is refused now is newer at the next look.
-    if matches!(spec.apply.ask(Apply(changes)).await, Ok(Ok(()))) {
+    if changes.is_empty() || matches!(spec.apply.ask(Apply(changes)).await, Ok(Ok(()))) {
         nodes.into_iter().for_each(|node| spec.feed.tell(What::Node(node)));
+        spec.asking.heard(beats.iter());
     }
     Ok(())
 }
@@ -194,11 +221,21 @@ pub fn plan(
         }
         let mut bytes = Writer::new();
         beat.write(&mut bytes);
+        let regular_at = match (&before, beat.says.is_empty()) {
+            (Some(before), false) => before.regular_at,
+            _ => now,
+        };
         let row = StatusRow {
             beat: bytes.into_vec().into(),
             newest,
             heard_at: now,
-            interval_ms: before.map_or(0, |b| interval(&b, now)),
+            interval_ms: match (before, beat.says.is_empty()) {
+                (None, _) => 0,
+                (Some(before), true) => interval(&before, now),
+                // It came because it was asked for.
+                (Some(before), false) => before.interval_ms,
+            },
+            regular_at,
         };
         overlay.put(STATUS, key, to_row(&row));
         nodes.push(beat.node);
@@ -223,6 +260,7 @@ pub fn plan(
 
 /// The time between heartbeats, smoothed.
 fn interval(before: &StatusRow, now: i64) -> i64 {
-    let last = (now - before.heard_at).max(1);
+    let since = if before.regular_at > 0 { before.regular_at } else { before.heard_at };
+    let last = (now - since).max(1);
     if before.interval_ms == 0 { last } else { (3 * before.interval_ms + last) / 4 }
 }

@@ -12,6 +12,7 @@ use extension::{
 use supervision::{Backoff, ChildSpec, Intensity, Route, Strategy, Supervisor};
 
 use super::{
+    asking::Asking,
     back_channel::Actions,
     closer::{Closer, CloserSpec},
     keeper::RecordsKeeper,
@@ -22,7 +23,10 @@ use super::{
     service_work::Who,
     status::{LastMessages, OwnFigures, StatusKeeper, StatusSpec},
 };
-use crate::delivery::orders::{Apply, AskFigures, Keep};
+use crate::delivery::{
+    doorbell::Doorbell,
+    orders::{Apply, Ask, AskFigures, Find, Keep},
+};
 
 /// Wishes that may wait for a module.
 const WISHES_MAX: usize = 64;
@@ -70,6 +74,12 @@ pub struct Links {
     pub apply: Route<Apply>,
     /// Figures and heartbeats.
     pub figures: Route<AskFigures>,
+    /// Asks nodes.
+    pub ask: Route<Ask>,
+    /// Finds messages on their way down.
+    pub find: Route<Find>,
+    /// Rings when a heartbeat comes.
+    pub doorbell: Arc<Doorbell>,
     /// Who this server is.
     pub identity: Who,
     /// ms since 1970 UTC.
@@ -106,7 +116,7 @@ pub fn build(
         supervisor = supervisor.child(host);
     }
     let modules: Arc<[String]> = names.into();
-    let own = OwnFigures::default();
+    let (own, asking) = (OwnFigures::default(), Asking::default());
     let closer = CloserSpec {
         store: links.store.clone(),
         keep: links.keep.clone(),
@@ -116,24 +126,16 @@ pub fn build(
     let (closer, _) = ChildSpec::actor("closer", NOTHING_ASKED, WISH_WITHIN, move |lifeline| {
         Closer::new(closer.clone(), lifeline)
     });
-    let status = StatusSpec {
-        store: links.store.clone(),
-        apply: links.apply.clone(),
-        figures: links.figures.clone(),
-        feed: shared.feed.clone(),
-        own: own.clone(),
-        last: shared.last.clone(),
-        identity: links.identity.clone(),
-        clock: links.clock,
-    };
-    let (status, _) = ChildSpec::actor("status", NOTHING_ASKED, WISH_WITHIN, move |lifeline| {
-        StatusKeeper::new(status.clone(), lifeline)
-    });
+    let status = status(&links, shared, &own, &asking);
     let supervisor = supervisor.child(closer.on_own_arbiter()).child(status.on_own_arbiter());
     let records = AppRecords::new(Desk {
         store: links.store,
         keep: links.keep,
         apply: links.apply,
+        figures: links.figures,
+        ask: links.ask,
+        find: links.find,
+        asking,
         alarms,
         modules,
         feed: shared.feed.clone(),
@@ -144,6 +146,26 @@ pub fn build(
         making: tokio::sync::Mutex::new(()),
     });
     Ok((supervisor, records))
+}
+
+/// The keeper of what nodes say.
+fn status(links: &Links, shared: &Shared, own: &OwnFigures, asking: &Asking) -> ChildSpec {
+    let spec = StatusSpec {
+        store: links.store.clone(),
+        apply: links.apply.clone(),
+        figures: links.figures.clone(),
+        feed: shared.feed.clone(),
+        own: own.clone(),
+        last: shared.last.clone(),
+        asking: asking.clone(),
+        doorbell: links.doorbell.clone(),
+        identity: links.identity.clone(),
+        clock: links.clock,
+    };
+    let (status, _) = ChildSpec::actor("status", NOTHING_ASKED, WISH_WITHIN, move |lifeline| {
+        StatusKeeper::new(spec.clone(), lifeline)
+    });
+    status
 }
 
 /// The manifest of a module that may be loaded.

@@ -1,16 +1,23 @@
-//! Says regularly that the node is there and how it is (HBT, ACT-6).
+//! Says regularly that the node is there and how it is (HBT, ACT-6), and at once when it is asked.
 //!
 //! The heartbeat is handed to the durable queue, where it is one slot before the urgent messages.
-use std::{future::Future, ops::ControlFlow, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::{Future, pending},
+    ops::ControlFlow,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix::prelude::*;
 use bytes::Bytes;
 use extension::storage::{Change, QueueStore};
 use protocol::{
-    Refusal,
+    MessageId, Refusal,
     codec::Writer,
     heartbeat::{DONE_MAX, Heartbeat, INTEGRATORS_MAX, IntegratorStatus, Mode},
     limits::BEAT_BYTES_MAX,
+    question::{Found, Said},
 };
 use tokio::{
     sync::watch,
@@ -21,7 +28,9 @@ use tracing::warn;
 use super::{
     author::Author,
     done::Done,
-    durable_queue::UP,
+    doorbell::Doorbell,
+    durable_queue::{QUESTIONS, UP},
+    link::LinkStatus,
     orders::Figures,
     queue_routes::{QueueError, QueueRoutes},
     registration::NodeStatus,
@@ -36,9 +45,10 @@ const BEATS: &str = "beats";
 /// Reasons in one heartbeat; the protocol's bound.
 const REASONS_MAX: usize = 16;
 
+/// How integrators are, once they have all said it or their time is over.
+type Integrators = Pin<Box<dyn Future<Output = Vec<IntegratorStatus>> + Send>>;
 /// Asks the integrators how they are, within its own time limit.
-pub type AskIntegrators =
-    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<IntegratorStatus>> + Send>> + Send + Sync>;
+pub type AskIntegrators = Arc<dyn Fn() -> Integrators + Send + Sync>;
 /// Why the node is not ready or not delivering, as (name, detail).
 pub type AskReasons = Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>;
 
@@ -67,8 +77,12 @@ pub struct HeartbeatSettings {
     pub done: Arc<Done>,
     /// How registration stands: the first heartbeat under a new id goes at once.
     pub status: watch::Receiver<NodeStatus>,
-    /// Counts heartbeats that went up.
+    /// Counts heartbeats that went up by themselves.
     pub beats: Arc<watch::Sender<u64>>,
+    /// Rings when the node is asked.
+    pub doorbell: Arc<Doorbell>,
+    /// Why the link does not deliver, for who asks; none at the top.
+    pub link: Option<watch::Receiver<LinkStatus>>,
     /// At a proxy only.
     pub integrators: Option<AskIntegrators>,
     /// What health says.
@@ -99,40 +113,104 @@ impl Actor for Heart {
 
 async fn run(settings: HeartbeatSettings) {
     let mut status = settings.status.clone();
+    let asked = settings.doorbell.bell(QUESTIONS);
     let mut ticks = interval(settings.every.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = status.borrow_and_update().id;
+    let mut integrators: Option<Vec<IntegratorStatus>> = None;
+    let mut asking: Option<Integrators> = None;
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
+        let regular = tokio::select! {
+            _ = ticks.tick() => {
+                asking.get_or_insert_with(|| ask(&settings));
+                continue;
+            }
             Ok(()) = status.changed() => {
                 let now = status.borrow_and_update().id;
-                if now == known {
-                    continue;
+                if now != known {
+                    known = now;
+                    asking.get_or_insert_with(|| ask(&settings));
                 }
-                known = now;
+                continue;
             }
-        }
-        if let Err(failed) = beat(&settings).await {
+            said = answer(&mut asking) => {
+                (asking, integrators) = (None, Some(said));
+                true
+            }
+            // Who asks does not wait for integrators: what they said last is told again.
+            () = asked.notified(), if integrators.is_some() => false,
+        };
+        let integrators = integrators.clone().unwrap_or_default();
+        if let Err(failed) = beat(&settings, integrators, regular).await {
             warn!(target: "delivery", error = %failed, "no heartbeat this time");
         }
     }
 }
 
-async fn beat(settings: &HeartbeatSettings) -> Result<(), QueueError> {
-    let integrators = match &settings.integrators {
-        Some(ask) => ask().await,
-        None => Vec::new(),
-    };
+fn ask(settings: &HeartbeatSettings) -> Integrators {
+    match &settings.integrators {
+        Some(ask) => ask(),
+        None => Box::pin(std::future::ready(Vec::new())),
+    }
+}
+
+/// What the integrators say; pending while nobody asks them.
+async fn answer(asking: &mut Option<Integrators>) -> Vec<IntegratorStatus> {
+    match asking {
+        Some(asking) => asking.await,
+        None => pending().await,
+    }
+}
+
+async fn beat(
+    settings: &HeartbeatSettings,
+    integrators: Vec<IntegratorStatus>,
+    regular: bool,
+) -> Result<(), QueueError> {
+    let says = says(settings).await?;
     let figures = settings.queue.figures().await?;
     let identity = settings.author.identity();
     let beat = last_beat(&*settings.store, identity.epoch)? + 1;
     let (key, value) = (number(identity.epoch), number(beat));
     settings.queue.apply(vec![Change::PutRow { table: BEATS, key, value }]).await?;
-    let written = write(settings, &figures, integrators, beat);
-    settings.queue.beat(written).await?;
-    settings.beats.send_modify(|beats| *beats += 1);
+    let mut written = write(settings, &figures, integrators, beat);
+    written.says = says;
+    settings.queue.beat(fit(written)).await?;
+    if regular {
+        settings.beats.send_modify(|beats| *beats += 1);
+    }
     Ok(())
+}
+
+/// What the node says to the questions that are open.
+async fn says(settings: &HeartbeatSettings) -> Result<Vec<Said>, QueueError> {
+    let mut says = Vec::new();
+    for question in settings.queue.questions().await? {
+        let found = match question.about {
+            Some(message) => where_it_stands(settings, message).await?,
+            None => None,
+        };
+        says.push(Said { question: question.id, found });
+    }
+    Ok(says)
+}
+
+async fn where_it_stands(
+    settings: &HeartbeatSettings,
+    message: MessageId,
+) -> Result<Option<Found>, QueueError> {
+    let Some((queue, run, message)) = settings.queue.find(message).await? else { return Ok(None) };
+    let link = settings.link.as_ref().filter(|_| queue == UP).map(|link| link.borrow().clone());
+    let refused = link.as_ref().and_then(|link| link.refused);
+    Ok(Some(Found {
+        queue,
+        attempts: link.map_or(0, |link| link.attempts),
+        reason: refused.map(|refusal| refusal.name().to_owned()).unwrap_or_default(),
+        class: message.header.class,
+        occurred_at: message.header.occurred_at,
+        accepted_at: message.header.accepted_at,
+        path: run.header.path,
+    }))
 }
 
 fn number(number: u64) -> Bytes {
@@ -156,7 +234,7 @@ fn write(
 ) -> Heartbeat {
     let identity = settings.author.identity();
     let up = figures.queues.iter().find(|(name, _)| name == UP);
-    fit(Heartbeat {
+    Heartbeat {
         node: identity.id,
         epoch: identity.epoch,
         beat,
@@ -174,7 +252,7 @@ fn write(
         integrators,
         path: Vec::new(),
         says: Vec::new(),
-    })
+    }
 }
 
 /// Cuts a heartbeat to what the protocol takes: texts first, then reasons, integrators and done
@@ -203,6 +281,7 @@ pub fn fit(mut beat: Heartbeat) -> Heartbeat {
             break;
         }
     }
+    while size(&beat) > BEAT_BYTES_MAX && beat.says.pop().is_some() {}
     beat
 }
 

@@ -26,16 +26,18 @@ use tracing::{Span, field, instrument};
 use super::{
     doorbell::Doorbell,
     durable_queue::{Clock, identity_of},
-    orders::{Checked, DownFor, Identity, Take, answer_to},
+    orders::{Checked, DownFor, Downward, Identity, Take, answer_to},
     router,
     runs::Traits,
+    turned_away::TurnedAway,
 };
 
 /// What a child that was turned away for now is asked to wait, ms.
 const RETRY_AFTER_MS: u64 = 1000;
-/// How often a held exchange looks without being rung for: as often as what was sent down and not
-/// acknowledged goes again.
+/// How often a held exchange looks without being rung for, at least: a net below the bell.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// And at most: what is due again just now is due in a moment, too.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(50);
 /// What a child waits whose exchange overtook the one before it, ms.
 const EARLY_AFTER_MS: u64 = 20;
 
@@ -58,13 +60,29 @@ pub struct Intake {
     pub is_top: bool,
     /// The node is going down: nothing new is taken.
     pub stopping: Arc<AtomicBool>,
+    /// Counts exchanges that are refused as a whole.
+    pub turned_away: Arc<TurnedAway>,
 }
 
 #[async_trait]
 impl Door for Intake {
+    async fn knock(&self, peer: Peer, body: Bytes, hold: Duration) -> Result<Bytes, Refusal> {
+        let answer = self.answer(peer, body, hold).await;
+        if let Err(refusal) = &answer {
+            self.turned_away.note(*refusal);
+        }
+        answer
+    }
+
+    fn turned_away(&self, refusal: Refusal) {
+        self.turned_away.note(refusal);
+    }
+}
+
+impl Intake {
     #[instrument(name = "exchange", target = "delivery", skip_all, err(level = "debug"),
         fields(peer = field::Empty, messages = field::Empty))]
-    async fn knock(&self, peer: Peer, body: Bytes, hold: Duration) -> Result<Bytes, Refusal> {
+    async fn answer(&self, peer: Peer, body: Bytes, hold: Duration) -> Result<Bytes, Refusal> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Refusal::Stopping);
         }
@@ -84,7 +102,7 @@ impl Door for Intake {
         let take = Take { exchange: exchange.clone(), checked, beats };
         let mut taken = self.take.ask(take).await.map_err(refuse)??;
         if exchange.number == 0 && taken.down.is_empty() && !hold.is_zero() {
-            taken.down = self.held(&exchange, hold).await?;
+            taken.down = self.held(&exchange, hold, taken.down.again_in_ms).await?;
         }
         let retry_after_ms = retry_after(&taken.outcomes);
         Ok(answer_to(&exchange, taken, retry_after_ms, 0).encode())
@@ -92,8 +110,14 @@ impl Door for Intake {
 }
 
 impl Intake {
-    /// Waits for something for this child, at most `hold`.
-    async fn held(&self, exchange: &Exchange, hold: Duration) -> Result<Vec<Run>, Refusal> {
+    /// Waits for something for this child, at most `hold`; `again_in_ms` is when something that it
+    /// did not acknowledge goes again.
+    async fn held(
+        &self,
+        exchange: &Exchange,
+        hold: Duration,
+        mut again_in_ms: Option<u64>,
+    ) -> Result<Downward, Refusal> {
         let hold = hold.min(Duration::from_secs(limits::HELD_S_MAX));
         let queues = router::down_queues(&exchange.sender);
         let bells: Vec<_> = queues.iter().map(|queue| self.doorbell.bell(queue)).collect();
@@ -101,12 +125,15 @@ impl Intake {
         loop {
             let rung = select_all(bells.iter().map(|bell| Box::pin(bell.notified())));
             // Also without a ring: what went down with an answer that got lost goes again.
-            let look = until.min(tokio::time::Instant::now() + LOOK_AGAIN);
+            let again = again_in_ms.map_or(LOOK_AGAIN, Duration::from_millis);
+            let again = again.clamp(LOOK_AGAIN_MIN, LOOK_AGAIN);
+            let look = until.min(tokio::time::Instant::now() + again);
             let rung = tokio::time::timeout_at(look, rung).await;
             if rung.is_err() && look == until {
-                return Ok(Vec::new());
+                return Ok(Downward::default());
             }
             let down = self.down.ask(DownFor(exchange.sender)).await.map_err(refuse)??;
+            again_in_ms = down.again_in_ms;
             if !down.is_empty() || self.stopping.load(Ordering::Relaxed) {
                 return Ok(down);
             }

@@ -25,6 +25,8 @@ pub struct Head {
     pub gone: Gone,
     /// The exchange it is in, or for a back-channel queue when it was sent last.
     pub flight: Option<u64>,
+    /// Of a back-channel queue: how often it was sent.
+    pub sent: u32,
 }
 
 impl Head {
@@ -117,7 +119,8 @@ impl Lane {
             };
             match StoredRun::decode(&raw) {
                 Ok(stored) if good => {
-                    let head = Head { position, stored, gone: Gone::default(), flight: None };
+                    let head =
+                        Head { position, stored, gone: Gone::default(), flight: None, sent: 0 };
                     *bytes += head.bytes();
                     heads.push_back(head);
                 }

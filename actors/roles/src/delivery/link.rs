@@ -1,6 +1,10 @@
 //! The link: empties `up` towards the parent, and files what comes down (ACT-2).
 //!
 //! Two exchanges may carry and one waits. What follows a try is `retry::plan`.
+mod status;
+
+pub use status::LinkStatus;
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,14 +21,14 @@ use protocol::{
     limits,
 };
 use supervision::Route;
-use tokio::sync::{Mutex as AsyncMutex, watch};
-use tracing::{info, warn};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tracing::warn;
 
 use super::{
     doorbell::Doorbell,
     durable_queue::{Clock, UP, identity_of},
     exchanges::{LinkNumbers, Numbered},
-    orders::{Batch, Identity, NextBatch, Release, Settle, TakeDown},
+    orders::{Ask, Batch, Identity, NextBatch, Release, Settle, TakeDown},
     retry::{self, Next},
 };
 
@@ -34,17 +38,6 @@ const IDLE: Duration = Duration::from_secs(1);
 const HELD_NAMELESS: Duration = Duration::from_millis(250);
 /// A link that was away so long marks what waited as replayed, ms.
 const REPLAYED_AFTER_MS: i64 = 5_000;
-
-/// How the link is, for health.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkStatus {
-    /// The parent in use.
-    pub url: String,
-    /// When it answered last, ms since 1970 UTC; 0: never.
-    pub answered_at: i64,
-    /// Since when it does not, and why; a refusal by its name.
-    pub failing: Option<(i64, String)>,
-}
 
 /// What a link is made of.
 #[derive(Clone)]
@@ -65,6 +58,8 @@ pub struct LinkSettings {
     pub release: Route<Release>,
     /// Files what comes down.
     pub take_down: Route<TakeDown>,
+    /// Takes what the node and those below it are asked.
+    pub ask: Route<Ask>,
     /// Rings when something stands in `up`.
     pub doorbell: Arc<Doorbell>,
     /// Who the node is.
@@ -86,6 +81,8 @@ struct Shared {
     alone: AsyncMutex<()>,
     /// Cloned for each batch that the parent may get, or have, without having said so.
     unsure: Arc<()>,
+    /// Rings when the parent answers after it did not: nobody sits out a backoff any more.
+    answers: Notify,
     now: Mutex<Now>,
 }
 
@@ -129,7 +126,8 @@ impl Actor for Link {
         };
         let (turn, alone) = (AsyncMutex::new(()), AsyncMutex::new(()));
         let (unsure, now) = (Arc::new(()), Mutex::new(now));
-        let shared = Arc::new(Shared { settings, turn, alone, unsure, now });
+        let answers = Notify::new();
+        let shared = Arc::new(Shared { settings, turn, alone, unsure, answers, now });
         let starting = shared.clone();
         // What the last instance had in flight goes again, in a new incarnation.
         let start = async move { starting.settings.release.ask(Release).await };
@@ -267,6 +265,7 @@ impl Shared {
             let trying = self.unsure.clone();
             let tried = self.try_once(&body, Duration::ZERO).await;
             self.note_status(tried.as_ref().map(|_| ()));
+            self.note_carried(tried.as_ref());
             let matches = tried.as_ref().map(|answer| (answer, fits(&exchange, answer)));
             let failures = self.note_try(matches.is_ok());
             let next = retry::plan(matches, failures, (self.settings.random)());
@@ -284,12 +283,12 @@ impl Shared {
                     return self.split(&exchange, batch, refusal).await;
                 }
                 (Next::NewIncarnation, _) => return self.new_incarnation().await,
-                (Next::Again(wait), _) => {
+                (next @ (Next::Again(_) | Next::Later(_)), _) => {
                     if self.fail_over() {
                         return self.new_incarnation().await;
                     }
                     _unsure = _unsure.or(vague.then_some(trying));
-                    tokio::time::sleep(wait).await;
+                    self.wait(next).await;
                     if self.now().incarnation != exchange.incarnation {
                         return;
                     }
@@ -297,9 +296,22 @@ impl Shared {
                         return self.new_incarnation().await;
                     }
                 }
-                (Next::Settle(wait), Err(_)) => tokio::time::sleep(wait).await,
-                (Next::Split, _) => tokio::time::sleep(retry::WAIT_MAX).await,
+                (next, _) => self.wait(next).await,
             }
+        }
+    }
+
+    /// Waits as planned; what is no wish of the parent's ends when it answers anything.
+    async fn wait(&self, next: Next) {
+        match next {
+            Next::Again(wait) => {
+                // It may have answered since this try failed.
+                let answers = self.now().failures == 0;
+                let wait = if answers { wait.min(retry::WAIT_MIN) } else { wait };
+                let _ = tokio::time::timeout(wait, self.answers.notified()).await;
+            }
+            Next::Later(wait) | Next::Settle(wait) => tokio::time::sleep(wait).await,
+            Next::Split | Next::NewIncarnation => tokio::time::sleep(retry::WAIT_MAX).await,
         }
     }
 
@@ -328,56 +340,6 @@ impl Shared {
         Answer::decode(&answer).map_err(|e| ExchangeError::Unknown(e.to_string()))
     }
 
-    /// Notes how a try went; returns how many failed in a row.
-    fn note_try(&self, answered: bool) -> u32 {
-        let at = (self.settings.clock)();
-        let mut now = self.now();
-        if answered {
-            if let Some(since) = now.failing_since.take() {
-                info!(target: "delivery", peer = %self.settings.parents[now.parent],
-                    away_ms = at - since, "parent answers again");
-                if at - since >= REPLAYED_AFTER_MS {
-                    now.replay_before = at;
-                }
-            }
-            now.failures = 0;
-        } else {
-            now.failures = now.failures.saturating_add(1);
-            now.failing_since.get_or_insert(at);
-        }
-        now.failures
-    }
-
-    fn note_status(&self, tried: Result<(), &ExchangeError>) {
-        let at = (self.settings.clock)();
-        let url = self.url();
-        self.settings.status.send_modify(|status| {
-            status.url = url;
-            match tried {
-                Ok(()) => (status.answered_at, status.failing) = (at, None),
-                Err(error) => {
-                    let since = status.failing.as_ref().map_or(at, |(since, _)| *since);
-                    status.failing = Some((since, error.to_string()));
-                }
-            }
-        });
-    }
-
-    /// Goes on to the next parent when this one failed too long; `true` when it did.
-    fn fail_over(&self) -> bool {
-        let at = (self.settings.clock)();
-        let mut now = self.now();
-        let patience = self.settings.unhealthy_after.as_millis() as i64;
-        let long = now.failing_since.is_some_and(|since| at - since > patience);
-        if !long || self.settings.parents.len() < 2 {
-            return false;
-        }
-        now.parent = (now.parent + 1) % self.settings.parents.len();
-        now.failing_since = Some(at);
-        warn!(target: "delivery", peer = %self.settings.parents[now.parent], "next parent");
-        true
-    }
-
     async fn new_incarnation(&self) {
         {
             let mut now = self.now();
@@ -392,6 +354,10 @@ impl Shared {
     async fn settle(&self, exchange: &Exchange, batch: Batch, answer: Answer) {
         let precedence = exchange.precedence;
         let again = answer.outcomes.iter().any(|(outcome, _)| outcome.is_try_again());
+        for question in answer.questions {
+            // One that the queue cannot take now is handed down once more.
+            let _ = self.settings.ask.ask(Ask(question)).await;
+        }
         self.file(answer.down).await;
         let settle = Settle {
             parts: batch.parts,
@@ -459,7 +425,12 @@ impl Shared {
                 if self.fail_over() {
                     self.new_incarnation().await;
                 }
-                tokio::time::sleep(retry::backoff(failures, (self.settings.random)())).await;
+                let random = (self.settings.random)();
+                self.wait(match retry::plan(Err(&error), failures, random) {
+                    later @ Next::Later(_) => later,
+                    _ => Next::Again(retry::backoff(failures, random)),
+                })
+                .await;
             }
         }
     }

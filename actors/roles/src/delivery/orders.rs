@@ -8,6 +8,7 @@ use protocol::{
     exchange::{Acknowledgement, Answer, Exchange, Outcome, Sender},
     heartbeat::{Account, Depth, Heartbeat},
     message::Unnumbered,
+    question::Question,
     run::Run,
 };
 
@@ -105,8 +106,26 @@ pub struct Checked {
 pub struct Taken {
     /// By position.
     pub outcomes: Vec<(Outcome, u32)>,
-    /// Back-channel messages that wait for this child.
-    pub down: Vec<Run>,
+    /// What goes down with the answer.
+    pub down: Downward,
+}
+
+/// What is handed to a child now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Downward {
+    /// Back-channel messages that wait for it.
+    pub runs: Vec<Run>,
+    /// What it and those below it are asked.
+    pub questions: Vec<Question>,
+    /// When something that it did not acknowledge goes again, ms; none: nothing waits.
+    pub again_in_ms: Option<u64>,
+}
+
+impl Downward {
+    /// Whether there is nothing to hand over.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.questions.is_empty()
+    }
 }
 
 /// Makes changes of a role's own rows. `Ok`: on disk.
@@ -125,6 +144,17 @@ pub struct TakeDown(pub Vec<Run>);
 #[rtype(result = "Figures")]
 pub struct AskFigures;
 
+/// Opens a question: it goes on to the children that lead to whom it asks, and to this node itself
+/// where it is asked. In memory alone.
+#[derive(Order)]
+#[rtype(result = "()")]
+pub struct Ask(pub Question);
+
+/// The questions that are open and ask this node itself.
+#[derive(Order)]
+#[rtype(result = "Vec<Question>")]
+pub struct OpenQuestions;
+
 /// A queue's figures.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -136,6 +166,9 @@ pub struct Figures {
     pub turned_away: Vec<(String, u64)>,
     /// Every queue that holds anything: name, and depth by precedence.
     pub queues: Vec<(String, [Depth; 3])>,
+    /// Seconds until each of them is empty, by precedence, in the order of `queues`; none: it does
+    /// not drain.
+    pub drains_in_s: Vec<[Option<f64>; 3]>,
     /// When the parent acknowledged last, ms since 1970 UTC; 0: never.
     pub last_acknowledged_at: i64,
     /// Whether the store takes new messages, and why not.
@@ -190,8 +223,8 @@ pub fn answer_to(exchange: &Exchange, taken: Taken, retry_after_ms: u64, credit:
         outcomes: taken.outcomes,
         retry_after_ms,
         credit_bytes: credit,
-        down: taken.down,
-        questions: Vec::new(),
+        down: taken.down.runs,
+        questions: taken.down.questions,
     }
 }
 
@@ -270,7 +303,7 @@ pub struct Release;
 
 /// What waits for a child on the back-channel.
 #[derive(Order)]
-#[rtype(result = "Result<Vec<Run>, Refusal>")]
+#[rtype(result = "Result<Downward, Refusal>")]
 pub struct DownFor(pub Sender);
 
 /// A message of a local queue, for its consumer.

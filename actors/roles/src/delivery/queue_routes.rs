@@ -1,13 +1,16 @@
 //! The ways to the durable queue that a role's own actors need, as one thing to hand down.
 use extension::storage::Change;
-use protocol::{MessageId, Refusal, RemoteId, ends::End, heartbeat::Heartbeat};
+use protocol::{
+    Message, MessageId, Refusal, RemoteId, ends::End, heartbeat::Heartbeat, question::Question,
+    run::Run,
+};
 use supervision::{ActorRef, AskError, Route};
 
 use super::{
     durable_queue::DurableQueue,
     orders::{
         Adopt, Apply, AskFigures, Beat, Figures, Find, FinishLocal, Keep, KeepWith, Kept,
-        LocalMessage, NextLocal, NoteDropped, Part,
+        LocalMessage, NextLocal, NoteDropped, OpenQuestions, Part,
     },
 };
 
@@ -32,6 +35,8 @@ pub struct QueueRoutes {
     pub find: Route<Find>,
     /// Counts what was dropped.
     pub note_dropped: Route<NoteDropped>,
+    /// What this node is asked.
+    pub questions: Route<OpenQuestions>,
 }
 
 /// Why an order has no result.
@@ -87,6 +92,7 @@ impl QueueRoutes {
             figures: queue.route(),
             find: queue.route(),
             note_dropped: queue.route(),
+            questions: queue.route(),
         }
     }
 
@@ -165,9 +171,19 @@ impl QueueRoutes {
         Ok(self.figures.ask(AskFigures).await?)
     }
 
+    /// Where a message stands in the queues here.
+    pub async fn find(&self, id: MessageId) -> Result<Option<(String, Run, Message)>, QueueError> {
+        Ok(self.find.ask(Find(id)).await??)
+    }
+
+    /// The questions that are open and ask this node itself.
+    pub async fn questions(&self) -> Result<Vec<Question>, QueueError> {
+        Ok(self.questions.ask(OpenQuestions).await?)
+    }
+
     /// Whether a message still waits for the link.
     pub async fn is_in_up(&self, id: MessageId) -> Result<bool, QueueError> {
-        let found = self.find.ask(Find(id)).await??;
+        let found = self.find(id).await?;
         Ok(found.is_some_and(|(queue, ..)| queue == super::durable_queue::UP))
     }
 }

@@ -11,13 +11,33 @@ pub const WAIT_MAX: Duration = Duration::from_secs(15);
 /// Waits a parent may ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
+/// First wait for the acknowledgement of a back-channel message before it goes again, ms: a child
+/// acknowledges in the exchange after its commit.
+const DOWN_AGAIN_MIN_MS: i64 = 1_000;
+/// Longest such wait, ms, beside what its bytes take.
+const DOWN_AGAIN_MAX_MS: i64 = 10_000;
+/// The slowest line that is reckoned with, bytes a millisecond (64 kB/s): what is still on its way
+/// does not go again.
+const DOWN_BYTES_PER_MS: i64 = 64;
+
+/// How long after it was sent the `times`-th time (1: the first) a back-channel message of so many
+/// bytes goes again, ms.
+pub fn down_again_ms(times: u32, bytes: usize) -> i64 {
+    let wait = DOWN_AGAIN_MIN_MS << times.saturating_sub(1).min(16);
+    wait.min(DOWN_AGAIN_MAX_MS) + bytes as i64 / DOWN_BYTES_PER_MS
+}
+
 /// What the link does after a try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The answer is for what was sent: settle it, then wait so long.
     Settle(Duration),
-    /// The outcome is unknown, or the parent speaks for its state only: the same bytes again.
+    /// The outcome is unknown: the same bytes again, after so long or as soon as the parent
+    /// answers anything.
     Again(Duration),
+    /// The parent speaks for its state only and asks to be left alone: the same bytes again, not
+    /// before.
+    Later(Duration),
     /// The parent does not know these numbers: a new incarnation, all that is held goes again.
     NewIncarnation,
     /// The parent refuses the whole for good: its messages go one by one to find which it is.
@@ -56,7 +76,7 @@ pub fn plan(tried: Result<(&Answer, bool), &ExchangeError>, failures: u32, rando
         }
         Err(ExchangeError::Refused { retry_after, .. }) => {
             let wait = retry_after.unwrap_or_else(|| backoff(failures, random));
-            Next::Again(wait.min(RETRY_AFTER_MAX))
+            Next::Later(wait.min(RETRY_AFTER_MAX))
         }
         Err(ExchangeError::Unreachable(_) | ExchangeError::Unknown(_)) => {
             Next::Again(backoff(failures, random))
@@ -81,5 +101,23 @@ mod tests {
         assert_eq!(plan(Err(&died), 1, 0), Next::Again(WAIT_MIN));
         let refused = ExchangeError::Refused { refusal: Refusal::Malformed, retry_after: None };
         assert_eq!(plan(Err(&refused), 1, 0), Next::Split);
+    }
+
+    #[test]
+    fn a_parent_that_asks_to_be_left_alone_is() {
+        let retry_after = Some(Duration::from_secs(7));
+        let busy = ExchangeError::Refused { refusal: Refusal::Busy, retry_after };
+        assert_eq!(plan(Err(&busy), 9, u64::MAX), Next::Later(Duration::from_secs(7)));
+        let retry_after = Some(Duration::from_secs(7_000));
+        let busy = ExchangeError::Refused { refusal: Refusal::Busy, retry_after };
+        assert_eq!(plan(Err(&busy), 9, u64::MAX), Next::Later(RETRY_AFTER_MAX));
+    }
+
+    #[test]
+    fn a_lost_answer_goes_again_soon_then_ever_more_seldom() {
+        let waits: Vec<i64> = (1..=6).map(|times| down_again_ms(times, 100)).collect();
+        assert_eq!(waits, [1_001, 2_001, 4_001, 8_001, 10_001, 10_001]);
+        // A megabyte needs 16 s on the slowest line: it is not sent twice meanwhile.
+        assert_eq!(down_again_ms(1, 1 << 20), 1_000 + 16_384);
     }
 }

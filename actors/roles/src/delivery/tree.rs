@@ -71,6 +71,7 @@ pub fn tree(
     let (doorbell, identity, clock) =
         (settings.doorbell.clone(), settings.identity.clone(), settings.clock);
     let (node, is_top) = (settings.node.clone(), settings.keeper.is_some());
+    let turned_away = settings.turned_away.clone();
     let (queue_child, queue) = queue(settings);
     let queues =
         Supervisor::new("queues", Strategy::OneForOne, Intensity::a_minute(10), Backoff::default());
@@ -90,11 +91,12 @@ pub fn tree(
         clock,
         is_top,
         stopping: stopping.clone(),
+        turned_away,
     });
     let mut link = None;
     if let Some(uplink) = uplink {
         let url = uplink.parents.first().cloned().unwrap_or_default();
-        let (status, statuses) = watch::channel(LinkStatus { url, answered_at: 0, failing: None });
+        let (status, statuses) = watch::channel(LinkStatus::of(url));
         let settings = LinkSettings {
             parents: uplink.parents,
             unhealthy_after: uplink.unhealthy_after,
@@ -104,6 +106,7 @@ pub fn tree(
             settle: queue.route(),
             release: queue.route(),
             take_down: queue.route(),
+            ask: queue.route(),
             doorbell: doorbell.clone(),
             identity: identity.clone(),
             random,

@@ -14,6 +14,7 @@ use super::{
     done::Done,
     doorbell::Doorbell,
     heartbeat::{AskIntegrators, AskReasons, Heart, HeartbeatSettings},
+    link::LinkStatus,
     queue_routes::QueueRoutes,
     registration::{Answered, NodeRegistration, NodeStatus, RegistrationSettings},
 };
@@ -57,6 +58,8 @@ pub struct NodeParts {
     pub store: Arc<dyn QueueStore>,
     /// Rings when something comes down.
     pub doorbell: Arc<Doorbell>,
+    /// How the link up is; none at the top.
+    pub link: Option<watch::Receiver<LinkStatus>>,
     /// Set when the node goes down: nothing new is taken.
     pub stopping: Arc<AtomicBool>,
 }
@@ -134,6 +137,8 @@ impl Upkeep {
             done: self.done.clone(),
             status: self.status(),
             beats: self.beats.clone(),
+            doorbell: parts.doorbell.clone(),
+            link: parts.link.clone(),
             integrators,
             reasons: node.reasons.clone(),
         };

@@ -21,7 +21,7 @@ use protocol::{
     ends::EndReport,
     exchange::Outcome,
     heartbeat::Mode,
-    message::{Channel, Classification, Persistence, SourceType, Unnumbered},
+    message::{Channel, Classification, Messages, Persistence, SourceType, Unnumbered},
     service::{Alarm, Payload, Service, Severity, State},
 };
 use roles::delivery::{
@@ -115,7 +115,8 @@ impl Keeper for TestKeeper {
     fn plan(&mut self, arrived: Arrived) -> Result<KeeperPlan, StoreError> {
         let seen = self.seen.lock().expect("test");
         let mut plan = KeeperPlan::default();
-        for message in arrived.messages {
+        let messages = Messages::of(&arrived.run.messages);
+        for message in messages.map(|m| m.and_then(|(_, blocks)| blocks.decode()).expect("test")) {
             let id = message.header.id;
             let known = seen.ids.contains(&id) || self.planned.iter().any(|p| p.0 == id);
             if !known {
@@ -257,6 +258,7 @@ impl Chain {
                     })
                 }),
                 doorbell: Arc::new(Doorbell::default()),
+                turned_away: Arc::default(),
                 clock,
             };
             let uplink = (!top).then(|| Uplink {

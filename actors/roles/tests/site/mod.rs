@@ -149,6 +149,7 @@ impl Site {
             set_aside_bytes: 1 << 20,
             keeper: None,
             doorbell: doorbell.clone(),
+            turned_away: Arc::default(),
             clock,
         };
         let (queue_child, queue) =
@@ -165,6 +166,7 @@ impl Site {
             queue: (setup.wrap)(QueueRoutes::of(&queue)),
             store: setup.store.clone(),
             doorbell,
+            link: None,
             stopping: Arc::new(AtomicBool::new(false)),
         };
         let node = NodeSettings {

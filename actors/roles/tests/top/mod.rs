@@ -109,6 +109,7 @@ impl Top {
             set_aside_bytes: 1 << 20,
             keeper: Some(keeper),
             doorbell: Arc::new(Doorbell::default()),
+            turned_away: Arc::default(),
             clock,
         };
         let (child, delivery) = tree(settings, None, || 7);
@@ -117,6 +118,9 @@ impl Top {
             keep: delivery.queue.route(),
             apply: delivery.queue.route(),
             figures: delivery.queue.route(),
+            ask: delivery.queue.route(),
+            find: delivery.queue.route(),
+            doorbell: delivery.doorbell.clone(),
             identity,
             clock,
         };

@@ -195,13 +195,22 @@ impl Records for Fake {
     async fn message_whole(&self, _: MessageId) -> Answer<protocol::Message> {
         Err(RecordsError::NotFound)
     }
-    async fn trace(&self, id: MessageId, _: u64) -> Answer<Trace> {
-        Ok(made(json!({"message_id": id, "state": "unknown", "node_id": null, "reason": null,
-            "class": null, "occurred_at": null, "accepted_at": null, "stored_at": null,
-            "hops": []})))
+    async fn trace(&self, id: MessageId, wait_s: u64) -> Answer<FromNodes<Trace>> {
+        let answer = made(json!({"message_id": id, "state": "queued", "node_id": null,
+            "reason": null, "class": null, "occurred_at": null, "accepted_at": null,
+            "stored_at": null, "hops": []}));
+        let stands = Some(Stands { queue: "local/höhe".to_owned(), attempts: 3 });
+        let unanswered = (wait_s > 0).then(|| vec![NODE.parse().expect("an id"); 60]);
+        Ok(FromNodes { answer, unanswered, stands })
     }
-    async fn ledger(&self, _: &LedgerFilter, paging: &Paging, _: u64) -> Answer<Page<Ledger>> {
-        self.page(Vec::new(), paging)
+    async fn ledger(
+        &self,
+        _: &LedgerFilter,
+        paging: &Paging,
+        wait_s: u64,
+    ) -> Answer<FromNodes<Page<Ledger>>> {
+        let page = FromNodes::of_records(self.page(Vec::new(), paging)?);
+        Ok(FromNodes { unanswered: (wait_s > 0).then(Vec::new), ..page })
     }
     async fn gaps(&self) -> Answer<Vec<Gap>> {
         Ok(Vec::new())

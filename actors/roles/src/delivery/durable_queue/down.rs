@@ -15,14 +15,13 @@ use tracing::warn;
 
 use super::{DurableQueue, Group, place_of, put::id_at};
 use crate::delivery::{
-    orders::{FinishLocal, LocalMessage, NextLocal, Part, TakeDown},
+    orders::{Downward, FinishLocal, LocalMessage, NextLocal, Part, TakeDown},
+    retry,
     router::{self, Route, Way},
     runs::{Traits, received},
     state::{LOCAL, ROUTES},
 };
 
-/// A back-channel message that a child did not acknowledge goes again after so long, ms.
-const AGAIN_AFTER_MS: i64 = 10_000;
 /// Acknowledgements that wait for the next exchange.
 const ACKNOWLEDGEMENTS_MAX: usize = limits::ACKNOWLEDGEMENTS_MAX;
 
@@ -110,15 +109,18 @@ impl DurableQueue {
         }))
     }
 
-    /// What waits for a child and was not sent to it just now.
+    /// What waits for a child and was not sent to it just now, and what it is asked.
     pub(super) fn take_down_for(
         &mut self,
         child: &Sender,
         group: &mut Group,
-    ) -> Result<Vec<Run>, StoreError> {
-        let mut down = Vec::new();
+    ) -> Result<Downward, StoreError> {
+        let now = self.now();
+        let questions = self.questions.of_child(child, now);
+        let again_in_ms = self.questions.again_in_ms(child, now);
+        let mut down = Downward { runs: Vec::new(), questions, again_in_ms };
         for queue in router::down_queues(child) {
-            down.extend(self.take_down_from(&QueueName::new(&queue), group)?);
+            self.take_down_from(&QueueName::new(&queue), &mut down, group)?;
         }
         Ok(down)
     }
@@ -126,36 +128,38 @@ impl DurableQueue {
     fn take_down_from(
         &mut self,
         queue: &QueueName,
+        down: &mut Downward,
         group: &mut Group,
-    ) -> Result<Vec<Run>, StoreError> {
+    ) -> Result<(), StoreError> {
         if self.state.held(&queue.0).iter().all(|h| h.messages == 0) {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let now = self.now();
-        let (mut down, mut bytes) = (Vec::new(), 0);
+        let (now, mut bytes) = (self.now(), 0);
         for precedence in Precedence::ALL {
             self.refill(queue, *precedence, limits::DOWN_BYTES_MAX)?;
             for head in self.lane(queue, *precedence).heads.iter_mut() {
-                let sent = head.flight.map_or(i64::MIN, |at| at as i64);
-                let again = now.saturating_sub(sent) >= AGAIN_AFTER_MS;
-                if !again || bytes + head.bytes() > limits::DOWN_BYTES_MAX {
+                if head.stored.expires_at.is_some_and(|at| at <= now) {
                     continue;
                 }
-                let expired = head.stored.expires_at.is_some_and(|at| at <= now);
-                if expired {
-                    continue;
+                let wait = retry::down_again_ms(head.sent, head.bytes());
+                let due = head.flight.map_or(i64::MIN, |at| at as i64 + wait);
+                if due <= now && bytes + head.bytes() <= limits::DOWN_BYTES_MAX {
+                    bytes += head.bytes();
+                    head.flight = Some(now.max(0) as u64);
+                    head.sent = head.sent.saturating_add(1);
+                    let mut run = head.stored.run.clone();
+                    if let Some(hop) = run.header.path.last_mut() {
+                        hop.sent = now;
+                    }
+                    down.runs.push(run);
                 }
-                bytes += head.bytes();
-                head.flight = Some(now.max(0) as u64);
-                let mut run = head.stored.run.clone();
-                if let Some(hop) = run.header.path.last_mut() {
-                    hop.sent = now;
-                }
-                down.push(run);
+                let wait = retry::down_again_ms(head.sent, head.bytes());
+                let due = head.flight.map_or(now, |at| at as i64 + wait);
+                let in_ms = (due - now).max(0).unsigned_abs();
+                down.again_in_ms = Some(down.again_in_ms.map_or(in_ms, |known| known.min(in_ms)));
             }
         }
-        self.expire_down(queue, now, group)?;
-        Ok(down)
+        self.expire_down(queue, now, group)
     }
 
     /// Back-channel messages that nobody fetched in time end as expired.

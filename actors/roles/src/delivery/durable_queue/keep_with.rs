@@ -34,19 +34,26 @@ impl DurableQueue {
         Ok(kept)
     }
 
-    /// The node has its id: the numbers start anew under it. What the disk says counts: where a
-    /// commit failed, the cell has the id and the disk has not.
+    /// The node has its id: the numbers start anew under it, those of this commit, too. What the
+    /// disk says counts: a commit may have been made and its outcome not be known.
     pub(super) fn plan_adopt(&mut self, id: RemoteId, group: &mut Group) -> Result<(), StoreError> {
+        self.adopting = Some(id);
         let known = self.settings.store.row(STATE, ID_KEY)?;
         if known.is_some_and(|known| known == id.as_bytes()) {
             return Ok(());
         }
-        self.settings.identity.lock().unwrap_or_else(PoisonError::into_inner).id = id;
         self.state.sequence = [0; 3];
         group.state_changed = true;
         let (key, value) = (Bytes::from_static(ID_KEY), id.as_bytes().to_vec().into());
         group.changes.push(Change::PutRow { table: STATE, key, value });
         Ok(())
+    }
+
+    /// The id is on disk: from now on the node goes by it.
+    pub(super) fn adopted(&mut self) {
+        if let Some(id) = self.adopting.take() {
+            self.settings.identity.lock().unwrap_or_else(PoisonError::into_inner).id = id;
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! All that waits while a commit runs goes into the next. A commit that fails leaves nothing
 //! behind in memory: the queue reads its state from disk again, as after a restart.
+mod asked;
 mod down;
+mod handlers;
 mod keep;
 mod keep_with;
 mod look;
@@ -11,6 +13,7 @@ mod settle;
 mod take;
 mod walk;
 
+pub use asked::QUESTIONS;
 pub use down::local_name;
 
 use std::{
@@ -31,9 +34,11 @@ use super::{
     exchanges::ChildMemory,
     lanes::{DamagedRun, Lane},
     orders::*,
+    questions::Questions,
     router::Route,
     runs::Gone,
     state::{self, STATE, STATE_KEY, State},
+    turned_away::TurnedAway,
 };
 
 /// Least time between two commits of a busy store: 14 to 27 % less CPU than none, 3 ms more delay.
@@ -74,6 +79,8 @@ pub struct QueueSettings {
     pub keeper: Option<MakeKeeper>,
     /// Wakes the link and held answers.
     pub doorbell: Arc<Doorbell>,
+    /// Exchanges that the door refused as a whole; the next commit takes them along.
+    pub turned_away: Arc<TurnedAway>,
     /// The time.
     pub clock: Clock,
 }
@@ -126,6 +133,8 @@ impl Group {
 
 /// A queue in memory: one lane a precedence.
 type Lanes = [Lane; 3];
+/// How fast queues drain, by precedence.
+type Drains = HashMap<QueueName, [asked::Drain; 3]>;
 
 /// Keeps messages on disk until the receiver has them.
 pub struct DurableQueue {
@@ -147,6 +156,10 @@ pub struct DurableQueue {
     storage: Option<String>,
     damaged: Vec<(QueueName, DamagedRun)>,
     evict_from: [u64; 3],
+    /// The id that the commit in the making gives the node.
+    adopting: Option<RemoteId>,
+    questions: Questions,
+    drains: Drains,
 }
 
 supervision::supervised!(DurableQueue);
@@ -172,6 +185,9 @@ impl DurableQueue {
             storage: None,
             damaged: Vec::new(),
             evict_from: [0; 3],
+            adopting: None,
+            questions: Questions::default(),
+            drains: Drains::default(),
             settings,
         };
         queue.reload()?;
@@ -197,8 +213,10 @@ impl DurableQueue {
         Ok(())
     }
 
+    /// Who the node is in the commit in the making. All others see an id when it is on disk.
     fn identity(&self) -> Identity {
-        identity_of(&self.settings.identity)
+        let now = identity_of(&self.settings.identity);
+        Identity { id: self.adopting.unwrap_or(now.id), ..now }
     }
 
     fn now(&self) -> i64 {
@@ -284,6 +302,7 @@ impl DurableQueue {
                     keeper.committed();
                 }
                 self.storage = None;
+                self.adopted();
                 group.ready.into_iter().for_each(|ready| ready(Ok(())));
                 group.bells.iter().for_each(|bell| self.settings.doorbell.ring(bell));
             }
@@ -300,7 +319,9 @@ impl DurableQueue {
 
     /// Writes the group with the counters, if they changed.
     fn write(&mut self, group: &mut Group) -> Result<(), StoreError> {
+        let turned_away = self.settings.turned_away.counts();
         if group.state_changed {
+            turned_away.iter().for_each(|(reason, count)| self.state.turn_away(reason, *count));
             let row = self.state.encode().map_err(|e| StoreError::Failed(e.to_string()))?;
             let key = bytes::Bytes::from_static(STATE_KEY);
             group.changes.push(Change::PutRow { table: STATE, key, value: row.into() });
@@ -313,6 +334,9 @@ impl DurableQueue {
         let node = self.settings.node.to_string();
         metrics::histogram!("callhome_store_commit_seconds", "node" => node)
             .record(started.elapsed().as_secs_f64());
+        if group.state_changed && done.is_ok() {
+            self.settings.turned_away.written(&turned_away);
+        }
         done
     }
 
@@ -330,6 +354,7 @@ impl DurableQueue {
             error!(target: "delivery", error = %why, "store refuses; the node answers storage_down");
         }
         self.storage = Some(why.to_string());
+        self.adopting = None;
         if let Some(keeper) = &mut self.keeper {
             keeper.rolled_back();
         }
@@ -429,6 +454,10 @@ struct Flush;
 
 impl Actor for DurableQueue {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(asked::SAMPLE_EVERY, |queue, _| queue.sample_drains());
+    }
 }
 
 impl Handler<Flush> for DurableQueue {
@@ -436,56 +465,5 @@ impl Handler<Flush> for DurableQueue {
 
     fn handle(&mut self, _: Flush, ctx: &mut Context<Self>) {
         self.flush(ctx);
-    }
-}
-
-/// An order that waits for a commit: the answer comes when it is on disk.
-macro_rules! waits_for_commit {
-    ($order:ty, $answer:ty, $job:expr) => {
-        impl Handler<$order> for DurableQueue {
-            type Result = ResponseFuture<Result<$answer, Refusal>>;
-
-            fn handle(&mut self, order: $order, ctx: &mut Context<Self>) -> Self::Result {
-                let (reply, answer) = oneshot::channel();
-                #[allow(clippy::redundant_closure_call)]
-                self.add(($job)(order, reply), ctx);
-                // A reply that was dropped: the queue was restarted meanwhile, perhaps after the
-                // commit. `QueueError` makes an unknown outcome of it.
-                Box::pin(async move { answer.await.unwrap_or(Err(Refusal::Internal)) })
-            }
-        }
-    };
-}
-
-waits_for_commit!(Keep, Vec<Result<Kept, Refusal>>, |k: Keep, r| Job::Keep(k.into(), r));
-waits_for_commit!(KeepWith, Vec<Result<Kept, Refusal>>, Job::Keep);
-waits_for_commit!(Take, Taken, |t, r| Job::Take(Box::new(t), Instant::now(), r));
-waits_for_commit!(Apply, (), |a: Apply, r| Job::Apply(a.0, r));
-waits_for_commit!(TakeDown, Vec<Acknowledgement>, Job::TakeDown);
-waits_for_commit!(FinishLocal, (), Job::Finish);
-waits_for_commit!(Adopt, (), |a: Adopt, r| Job::Adopt(a.0, r));
-waits_for_commit!(Beat, (), |b: Beat, r| Job::Beat(b.0, r));
-
-/// Removals ride on the next put; alone only when none comes.
-impl Handler<Settle> for DurableQueue {
-    type Result = ResponseFuture<Result<(), Refusal>>;
-
-    fn handle(&mut self, settle: Settle, ctx: &mut Context<Self>) -> Self::Result {
-        let (reply, answer) = oneshot::channel();
-        // The link waits for what was turned away to stand in the queue again.
-        let again = settle.outcomes.iter().any(|(outcome, _)| outcome.is_try_again());
-        self.jobs.push(Job::Settle(settle, reply));
-        if again {
-            self.ask_flush(ctx);
-        } else if !self.removals_asked {
-            self.removals_asked = true;
-            ctx.run_later(REMOVALS_WAIT, |queue, ctx| {
-                queue.removals_asked = false;
-                if !queue.jobs.is_empty() {
-                    queue.ask_flush(ctx);
-                }
-            });
-        }
-        Box::pin(async move { answer.await.unwrap_or(Err(Refusal::Internal)) })
     }
 }

@@ -15,7 +15,7 @@ use super::{DurableQueue, Group, SET_ASIDE, UP, place_of, walk::Walk};
 use crate::delivery::{
     eviction::{self, Decision},
     lanes::{Head, gone_key},
-    runs::{Gone, StoredRun, Traits, cut},
+    runs::{Gone, LARGEST, StoredRun, Traits, cut},
     state::{ENDS, EXPIRY, GONE},
 };
 
@@ -34,7 +34,7 @@ impl DurableQueue {
     ) {
         let sizes: Vec<usize> = traits.iter().map(|t| t.bytes).collect();
         let whole = !run.header.left_out.is_empty();
-        let pieces = if whole { vec![sizes.len()] } else { cut(&sizes, RUN_MESSAGES_MAX) };
+        let pieces = if whole { vec![sizes.len()] } else { cut(&sizes, RUN_MESSAGES_MAX, LARGEST) };
         let (mut from, mut at) = (0, 0);
         for piece in pieces {
             let bytes: usize = sizes[at..at + piece].iter().sum();
@@ -75,7 +75,7 @@ impl DurableQueue {
             group.changes.push(Change::PutRow { table: EXPIRY, key, value });
         }
         group.changes.push(Change::PutRun { queue: queue.clone(), place, value });
-        let head = Head { position, stored, gone: Gone::default(), flight: None };
+        let head = Head { position, stored, gone: Gone::default(), flight: None, sent: 0 };
         self.lane(queue, precedence).push(head);
     }
 
@@ -185,6 +185,7 @@ impl DurableQueue {
         }
         group.state_changed = true;
         self.state.change(&queue.0, place.precedence as usize, -i64::from(count), -bytes);
+        self.went(queue, place.precedence as usize, count.into());
         let key = gone_key(queue, place);
         if head.present().next().is_none() {
             group.changes.push(Change::RemoveRun { queue: queue.clone(), place });
@@ -301,7 +302,7 @@ pub(super) fn read_head(
     let stored = StoredRun::decode(&value).map_err(|e| StoreError::Failed(e.to_string()))?;
     let row = store.row(GONE, &gone_key(queue, place))?;
     let gone = row.map(|row| Gone::from_bytes(&row)).unwrap_or_default();
-    Ok(Some(Head { position: place.position, stored, gone, flight: None }))
+    Ok(Some(Head { position: place.position, stored, gone, flight: None, sent: 0 }))
 }
 
 /// Key of a run in the table of what expires: when, then where.
