@@ -194,6 +194,7 @@ pub async fn launch(config: &Config, settings: Settings<'_>) -> Result<Node, Lau
         patience_ms: NOT_DELIVERING_AFTER_MS,
         bytes_max: config.store.bytes,
         plain: settings.plain.clone(),
+        integrators: proxy.as_ref().map(|proxy| proxy.reports.clone()),
     });
     info!(target: "node", node = config.name, id = %who.id, "started");
     let identity = delivery.identity.clone();

@@ -4,6 +4,7 @@ pub mod assemble;
 pub mod cli;
 pub mod config;
 pub mod health;
+pub mod integrator_metrics;
 pub mod launch;
 pub mod node;
 pub mod node_view;

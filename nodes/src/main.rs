@@ -5,7 +5,7 @@ use callhome::{
     cli::{
         check,
         commands::ClientCommand,
-        common::{Common, Given, With},
+        common::{Common, Format, Given, Throughout, With},
         send,
         stopped::Stores,
     },
@@ -33,12 +33,11 @@ enum Command {
     /// Start one node
     Node(With<node::NodeArgs>),
     /// Start an integrator: a process that takes traps, lines or inventory to the proxy
-    #[command(subcommand)]
-    Integrator(IntegratorCommand),
+    Integrator(Throughout<IntegratorCommand>),
     /// Send one message through the integrator API, for scripts
     Send(send::SendArgs),
     /// Check configuration and stores without changing them
-    Check(check::CheckArgs),
+    Check(With<check::CheckArgs>),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -70,11 +69,14 @@ fn run(cli: Cli) -> u8 {
             let common = Common::from_environment(&cli.given, &with.given);
             started(block_on(node::run(&with.args, &common)))
         }
-        Command::Integrator(command) => integrate(command, &cli.given),
+        Command::Integrator(with) => {
+            integrate(with.args, &Common::from_environment(&cli.given, &with.given))
+        }
         Command::Send(args) => send::run(&args, &cli.given),
         Command::Client(command) => block_on(command.run(&cli.given, &Stores)),
-        Command::Check(args) => {
-            check::run(&args, &|folder| callhome::assemble::check_store(folder))
+        Command::Check(with) => {
+            let common = Common::from_environment(&cli.given, &with.given);
+            check::run(&with.args, &common, &|folder| callhome::assemble::check_store(folder))
         }
     }
 }
@@ -96,8 +98,7 @@ fn started(ended: Result<u8, LaunchError>) -> u8 {
     }
 }
 
-fn integrate(command: IntegratorCommand, given: &Given) -> u8 {
-    let common = Common::from_environment(given, &Given::default());
+fn integrate(command: IntegratorCommand, common: &Common) -> u8 {
     callhome::process::start_logging(common.log.as_deref(), "info");
     programs::end_with_parent();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -105,7 +106,11 @@ fn integrate(command: IntegratorCommand, given: &Given) -> u8 {
         eprintln!("callhome: error: no runtime: the machine has no file handles left");
         return 70;
     };
-    match runtime.block_on(integrators::command::run(command, &common.data)) {
+    let format = match common.format {
+        Format::Table => integrators::common::Format::Table,
+        Format::Json => integrators::common::Format::Json,
+    };
+    match runtime.block_on(integrators::command::run(command, &common.data, format)) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("callhome: error: {error}");

@@ -1,10 +1,13 @@
 //! What the operator's door shows of one node: health, queues, ledger metrics.
 use std::sync::{Arc, RwLock};
 
-use roles::delivery::{
-    orders::{AskFigures, Figures},
-    registration::NodeStatus,
-    tree::Delivery,
+use roles::{
+    delivery::{
+        orders::{AskFigures, Figures},
+        registration::NodeStatus,
+        tree::Delivery,
+    },
+    proxy::counted::Reports,
 };
 use tokio::sync::watch;
 
@@ -25,6 +28,8 @@ pub struct NodeView {
     pub bytes_max: u64,
     /// What of its links nothing protects, by `node --insecure`.
     pub plain: Option<String>,
+    /// What its integrators count; at a proxy.
+    pub integrators: Option<Arc<Reports>>,
 }
 
 impl NodeView {

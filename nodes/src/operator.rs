@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use supervision::drill::{self, Fault};
 
-use crate::{health::NodeHealth, launch::LaunchError, node_view::Nodes, telemetry};
+use crate::{
+    health::NodeHealth, integrator_metrics, launch::LaunchError, node_view::Nodes, telemetry,
+};
 
 /// Largest body, bytes: a filter or an order.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -122,13 +124,18 @@ async fn healthz(request: HttpRequest, operator: web::Data<Operator>) -> HttpRes
 }
 
 async fn metrics(operator: web::Data<Operator>) -> HttpResponse {
+    let mut integrators = Vec::new();
     for node in operator.nodes.all() {
         node.gauge().await;
+        let told = node.integrators.as_ref().map(|reports| reports.all());
+        integrators.push((node.name.clone(), told.unwrap_or_default()));
         metrics::gauge!("callhome_build_info",
             "node" => node.name, "version" => env!("CARGO_PKG_VERSION"))
         .set(1.0);
     }
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(telemetry::metrics_text())
+    let mut text = telemetry::metrics_text();
+    text.push_str(&integrator_metrics::text(&integrators));
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text)
 }
 
 async fn tree() -> HttpResponse {

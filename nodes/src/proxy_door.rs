@@ -9,6 +9,7 @@ use roles::{
     delivery::upkeep::{NodeParts, NodeSettings},
     proxy::{
         consent::Consent,
+        counted::Reports,
         tree::{ProxySettings, tree},
     },
 };
@@ -30,6 +31,8 @@ pub struct ProxyDoor {
     open: Option<OpenSocket>,
     /// How registration stands.
     pub registration: tokio::sync::watch::Receiver<roles::delivery::registration::NodeStatus>,
+    /// What integrators count.
+    pub reports: Arc<Reports>,
 }
 
 impl ProxyDoor {
@@ -68,8 +71,8 @@ pub fn build(
     let (child, reached) = tree(parts, node, proxy)
         .map_err(|e| LaunchError::new(70, e, "look at the disk of the data folder"))?;
     let group = door.and_then(|d| d.group.clone());
-    let (door, registration) = (reached.door, reached.registration);
-    Ok((child, ProxyDoor { door, path, group, open: None, registration }))
+    let (door, registration, reports) = (reached.door, reached.registration, reached.reports);
+    Ok((child, ProxyDoor { door, path, group, open: None, registration, reports }))
 }
 
 /// `policy.xml` in the node's folder: the administrator's, never written.

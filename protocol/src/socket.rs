@@ -8,6 +8,7 @@ mod answer;
 mod call;
 mod callback;
 mod check;
+mod counters;
 mod fields;
 mod frame;
 mod hello;
@@ -21,6 +22,7 @@ pub use callback::{
     ActionRequest, CallbackAnswer, CallbackError, CallbackRequest, CapabilitiesRequest,
     InstanceStatus, StatusAnswer, StatusPart, StatusRequest, UpdateRequest,
 };
+pub use counters::{Counters, REASON_BYTES_MAX, REASONS_MAX};
 pub use fields::{Fields, Map};
 pub use frame::{BadFrame, Frame, Frames};
 pub use hello::{Callback, Hello, HelloAnswer, Notice, Registered};

@@ -263,4 +263,5 @@ fn read_all(body: &Bytes) {
     let _ = CallError::read(&params);
     let _ = CallbackError::read(&params);
     let _ = Notice::read("registration", &params);
+    let _ = Counters::read(&params);
 }

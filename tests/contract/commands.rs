@@ -233,3 +233,46 @@ fn doctor_checks_and_sign_in_and_log_answer() {
     let nobody = callhome(&["doctor", "--data", folder.path().to_str().unwrap()]);
     assert_eq!(nobody.status.code(), Some(65), "{}", text(&nobody.stdout));
 }
+
+#[test]
+fn flags_of_all_commands_stand_before_and_after_the_name_of_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let all = ["-o", "json", "--log", "warn", "--server", "http://x", "--token-file", "t"];
+    for command in COMMANDS {
+        let mut after = command.to_vec();
+        after.extend(all);
+        // The `--data` of `send` is the payload, by the contract's own table.
+        after.extend(["--data", data]);
+        let mut before = vec!["--data", data];
+        before.extend(all);
+        before.extend(command);
+        let mut between = command[..1].to_vec();
+        between.extend(["--data", data]);
+        between.extend(all);
+        between.extend(&command[1..]);
+        for mut line in [before, between, after] {
+            line.push("--help");
+            let output = callhome(&line);
+            assert_eq!(output.status.code(), Some(0), "{line:?}: {}", text(&output.stderr));
+        }
+    }
+    // They count where they stand.
+    std::fs::write(folder.path().join("callhome.xml"), "<node/>").unwrap();
+    for line in
+        [&["--data", data, "check", "-o", "json"][..], &["check", "-o", "json", "--data", data]]
+    {
+        let output = callhome(line);
+        assert_eq!(output.status.code(), Some(78), "{line:?}: {}", text(&output.stdout));
+        let problems: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(problems[0]["file"].as_str().unwrap().starts_with(data), "{problems}");
+    }
+    for line in [
+        "-o json integrator snmp --print-rules",
+        "integrator -o json snmp --print-rules",
+        "integrator snmp --print-rules --format json",
+    ] {
+        let output = callhome(&line.split(' ').collect::<Vec<_>>());
+        assert!(serde_json::from_slice::<serde_json::Value>(&output.stdout).is_ok(), "{line}");
+    }
+}

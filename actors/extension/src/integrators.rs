@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use protocol::socket::{
     ActionRequest, Call, CallAnswer, CallError, Callback, CallbackError, CapabilitiesRequest,
-    Hello, HelloAnswer, Registered, StatusAnswer, StatusRequest, UpdateRequest,
+    Counters, Hello, HelloAnswer, Registered, StatusAnswer, StatusRequest, UpdateRequest,
 };
 
 /// Who is at the other end of the socket, by the kernel's word.
@@ -63,6 +63,10 @@ pub trait IntegratorSession: Send + Sync {
     /// this connection are handed over when these are answered, so storing as sent needs no care
     /// here. At most [`CALLS_MAX`] at once.
     async fn calls(&self, calls: Vec<Call>) -> Vec<Result<CallAnswer, CallError>>;
+
+    /// The integrator told what it has counted so far, or something that is no such report, and why
+    /// not. Only the newest counts. Must not wait.
+    fn counted(&self, report: Result<Counters, CallError>);
 
     /// The connection is over and no call of it is under way. Called exactly once.
     async fn ended(&self, how: Ended);

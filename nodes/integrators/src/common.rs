@@ -4,14 +4,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::rules::{self, FactsOf, Kind, Loaded, Problem, Rules, TestInput};
 use crate::sink::Sink;
 
 /// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     #[default]
@@ -47,8 +47,8 @@ pub struct CommonArgs {
     /// Print all rules in force, in order
     #[arg(long)]
     pub print_rules: bool,
-    /// How to print results
-    #[arg(long, short = 'o', value_enum, default_value_t)]
+    /// How to print results; a flag of all commands.
+    #[arg(skip)]
     pub format: Format,
 }
 
@@ -83,6 +83,14 @@ pub enum IntegratorError {
         /// What to do.
         help: String,
     },
+    /// The proxy has not taken all: the rest is kept, and goes at the next start.
+    #[error("{message}")]
+    TryAgain {
+        /// What is left.
+        message: String,
+        /// What to do.
+        help: String,
+    },
     /// Broken while running.
     #[error("{0}")]
     Internal(String),
@@ -96,6 +104,7 @@ impl IntegratorError {
             Self::NoRule => 65,
             Self::Unavailable { .. } => 69,
             Self::Internal(_) => 70,
+            Self::TryAgain { .. } => 75,
             Self::Rules(_) | Self::Checked(_) | Self::Configuration { .. } => 78,
         }
     }
@@ -103,7 +112,9 @@ impl IntegratorError {
     /// What to do about it, where there is more to say than the message does.
     pub fn help(&self) -> Option<&str> {
         match self {
-            Self::Configuration { help, .. } | Self::Unavailable { help, .. } => Some(help),
+            Self::Configuration { help, .. }
+            | Self::Unavailable { help, .. }
+            | Self::TryAgain { help, .. } => Some(help),
             Self::Rules(_) => Some("--check-rules shows the same, and runs the tests"),
             _ => None,
         }
@@ -189,6 +200,12 @@ fn print(format: Format, text: &str, json: &serde_json::Value) -> Result<(), Int
     }
 }
 
+/// A remark on stderr that changes nothing.
+pub(crate) fn note(text: &str) {
+    // Nobody is left to be told.
+    let _ = say(&mut std::io::stderr(), &format!("callhome: {text}\n"));
+}
+
 fn say(to: &mut impl Write, text: &str) -> Result<(), IntegratorError> {
     let written = to.write_all(text.as_bytes()).and_then(|()| to.flush());
     written.map_err(|error| IntegratorError::Internal(format!("cannot print: {error}")))
@@ -252,9 +269,8 @@ impl LiveRules {
     }
 
     /// Reloads at each SIGHUP, for as long as it is polled, and logs what came of it.
-    pub async fn reload_on_hangup(&self) -> Result<(), IntegratorError> {
-        let mut hangups = signal(SignalKind::hangup()).map_err(no_signals)?;
-        while hangups.recv().await.is_some() {
+    pub async fn reload_on(&self, mut hangups: Hangups) -> Result<(), IntegratorError> {
+        while hangups.0.recv().await.is_some() {
             match self.reload() {
                 Ok(count) => tracing::info!(rules = count, "rules read again"),
                 Err(problems) => {
@@ -265,6 +281,18 @@ impl LiveRules {
             }
         }
         Ok(())
+    }
+}
+
+/// SIGHUP, from the making on: a signal that comes before anybody looks is not lost, and none ends
+/// the process. To be made before rules are read, so that a change in between is not missed.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Listens from now on.
+    pub fn listen() -> Result<Self, IntegratorError> {
+        signal(SignalKind::hangup()).map(Self).map_err(no_signals)
     }
 }
 
@@ -312,52 +340,6 @@ impl Quiet {
     }
 }
 
-/// The counters of one integrator. Names are those of the contract, label is its name.
-#[derive(Clone, Debug)]
-pub struct Counters {
-    integrator: Arc<str>,
-}
-
-impl Counters {
-    /// For the integrator of that name.
-    pub fn new(integrator: &str) -> Self {
-        Self { integrator: integrator.into() }
-    }
-
-    /// A message came and could be read.
-    pub fn received(&self) {
-        self.count("callhome_integrator_received_total", 1);
-    }
-
-    /// A rule said to ignore it, or it was there already.
-    pub fn ignored(&self) {
-        self.count("callhome_integrator_ignored_total", 1);
-    }
-
-    /// It was read and is lost: not allowed, no room, or refused for ever.
-    pub fn dropped(&self) {
-        self.count("callhome_integrator_dropped_total", 1);
-    }
-
-    /// A rule named values that the message did not have.
-    pub fn rule_gaps(&self, gaps: usize) {
-        self.count("callhome_integrator_rule_gaps_total", gaps as u64);
-    }
-
-    /// It could not be read.
-    pub fn malformed(&self, reason: &'static str) {
-        let integrator = self.integrator.to_string();
-        metrics::counter!(
-            "callhome_integrator_malformed_total", "integrator" => integrator, "reason" => reason
-        )
-        .increment(1);
-    }
-
-    fn count(&self, name: &'static str, by: u64) {
-        metrics::counter!(name, "integrator" => self.integrator.to_string()).increment(by);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,6 +362,7 @@ mod tests {
             (IntegratorError::listen("--listen", address, &busy), 69),
             (IntegratorError::listen("--listen", address, &denied), 78),
             (IntegratorError::Internal(String::new()), 70),
+            (IntegratorError::TryAgain { message: String::new(), help: String::new() }, 75),
             (IntegratorError::Rules(Vec::new()), 78),
             (IntegratorError::Checked(1), 78),
         ];

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod common;
+pub mod counters;
 pub mod inventory;
 pub mod proxy;
 pub mod rules;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use integrator_api::{
-    Accepted, AlarmCall, Call as ApiCall, CallError, Callback, Client, DataCall, EventCall,
-    Handler, Options, Qos,
+    Accepted, AlarmCall, Call as ApiCall, CallError, Callback, Client, Counters as Told, DataCall,
+    EventCall, Handler, Options, Qos,
 };
 
-use crate::common::{CommonArgs, Counters, IntegratorError, socket_path};
+use crate::common::{CommonArgs, IntegratorError, socket_path};
+use crate::counters::Counters;
 use crate::sink::{Call, Emitted, Quality, Receipt, Refused, Sink, What};
 
 /// How often it is looked whether the proxy is there, until it is.
@@ -27,7 +28,9 @@ pub const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 pub struct ProxySink {
     client: Client,
     socket: PathBuf,
-    name: Arc<str>,
+    /// None: there is no spill.
+    spill: Option<PathBuf>,
+    counters: Counters,
 }
 
 impl ProxySink {
@@ -55,43 +58,77 @@ impl ProxySink {
     ) -> Result<Arc<Self>, IntegratorError> {
         let told = spill.is_some();
         let folder = spill.map_or_else(|| data.join("spill"), Path::to_owned);
-        let handler = Answers { counters: Counters::new(name) };
+        let counters = Counters::default();
+        let handler = Answers { counters: counters.clone() };
         let version = env!("CARGO_PKG_VERSION");
         let options = Options::new(&socket, name, version).handler(handler);
         let opened = match Client::open(options.clone().spill(&folder)) {
             Err(error) if !told => {
                 let spill = folder.display();
                 tracing::warn!(%spill, %error, "no spill: senders wait while the proxy is away");
-                Client::open(options)
+                Client::open(options).map(|client| (client, None))
             }
-            opened => opened,
+            opened => opened.map(|client| (client, Some(folder.clone()))),
         };
-        let client = opened.map_err(|error| IntegratorError::Configuration {
+        let (client, spill) = opened.map_err(|error| IntegratorError::Configuration {
             message: format!("the spill {} cannot be used: {error}", folder.display()),
             help: "--spill takes a folder that this user may write".to_owned(),
         })?;
-        Ok(Arc::new(Self { client, socket, name: name.into() }))
+        Ok(Arc::new(Self { client, socket, spill, counters }))
     }
 
-    /// Ends the conversation once all calls are answered or in the spill, at most after
-    /// [`CLOSE_WITHIN`]. `false`: not in time.
-    pub async fn close(&self) -> bool {
+    /// Ends the conversation once all calls are answered or in the spill, at most after `within`.
+    /// `false`: not in time.
+    pub async fn close(&self, within: Duration) -> bool {
         let client = self.client.clone();
-        tokio::task::spawn_blocking(move || client.close(CLOSE_WITHIN)).await.unwrap_or(false)
+        tokio::task::spawn_blocking(move || client.close(within)).await.unwrap_or(false)
+    }
+
+    /// Ends when the proxy has taken all, also what the spill holds of earlier runs.
+    pub async fn taken(&self) {
+        while !self.client.wait_taken(Duration::ZERO) {
+            tokio::time::sleep(LOOK_EACH).await;
+        }
+    }
+
+    /// Where its proxy is looked for.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// That the proxy has not taken all, what stands in its way, and where the rest is.
+    pub fn not_taken(&self) -> IntegratorError {
+        let trouble = match self.client.connected() {
+            Some(answer) => format!("it is {}", answer.registration),
+            None => self.client.trouble().unwrap_or_else(|| "it does not answer".to_owned()),
+        };
+        let message = format!("the proxy has not taken all: {trouble}");
+        match &self.spill {
+            Some(folder) => IntegratorError::TryAgain {
+                message,
+                help: format!(
+                    "{} bytes are kept in {} and go at the next start",
+                    self.client.spill_bytes(),
+                    folder.display()
+                ),
+            },
+            None => IntegratorError::Unavailable {
+                message,
+                help: "nothing is kept without a spill: start it again when the proxy is there"
+                    .to_owned(),
+            },
+        }
     }
 }
 
 impl Sink for ProxySink {
     fn emit(&self, call: Call) -> Emitted {
         let ticket = self.client.send(api_call(call));
-        let (client, name) = (self.client.clone(), self.name.clone());
-        Box::pin(async move {
-            let answer = ticket.await;
-            let integrator = name.to_string();
-            metrics::gauge!("callhome_integrator_spill_bytes", "integrator" => integrator)
-                .set(client.spill_bytes() as f64);
-            answer.map(receipt).map_err(refused)
-        })
+        Box::pin(async move { ticket.await.map(receipt).map_err(refused) })
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters.clone()
     }
 
     fn connected(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -111,7 +148,7 @@ impl Sink for ProxySink {
     }
 }
 
-/// What the proxy may ask of an integrator that only listens: how it is.
+/// What the proxy may ask of an integrator that only listens, how it is; and what it is told.
 struct Answers {
     counters: Counters,
 }
@@ -119,6 +156,10 @@ struct Answers {
 impl Handler for Answers {
     fn callbacks(&self) -> Vec<Callback> {
         vec![Callback::Status]
+    }
+
+    fn counters(&self) -> Option<Told> {
+        Some(self.counters.told())
     }
 
     fn refused(&self, _call: &ApiCall, error: &CallError) {

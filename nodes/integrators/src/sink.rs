@@ -7,6 +7,7 @@ use protocol::message::Persistence;
 use protocol::service::{Alarm, Data, Event, Payload, State};
 use protocol::{Precedence, Refusal};
 
+use crate::counters::Counters;
 use crate::rules::{Becomes, Judgement};
 
 /// One call of the integrator API that sends something.
@@ -71,6 +72,12 @@ pub trait Sink: Send + Sync + 'static {
     /// Sends one call. A sink that can keep calls on disk does so while the proxy cannot take
     /// them, and answers with a receipt all the same.
     fn emit(&self, call: Call) -> Emitted;
+
+    /// Where an integrator counts what becomes of its messages: the counts go where the calls do.
+    /// Otherwise they are counted for nobody.
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
 
     /// Ends when there is a connection for the first time; calls may be made before.
     fn connected(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {

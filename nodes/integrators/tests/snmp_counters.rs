@@ -1,67 +1,35 @@
 //! What the snmp integrator counts of what it receives, and what it finishes when told to stop.
 #![allow(clippy::unwrap_used, reason = "a test may end at what it did not expect")]
 
-use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use integrators::common::CommonArgs;
+use integrators::counters::Counters;
 use integrators::sink::{Call, Emitted, Receipt, Sink};
 use integrators::snmp::{self, SnmpArgs};
-use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// How long anything is waited for: far beyond what it takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The sums of all counters, by name and labels.
-#[derive(Clone, Default)]
-struct Sums(Arc<Mutex<BTreeMap<String, u64>>>);
-
-struct One {
-    name: String,
-    sums: Sums,
-}
-
-impl CounterFn for One {
-    fn increment(&self, value: u64) {
-        *self.sums.0.lock().unwrap().entry(self.name.clone()).or_default() += value;
-    }
-
-    fn absolute(&self, value: u64) {
-        self.sums.0.lock().unwrap().insert(self.name.clone(), value);
-    }
-}
-
-impl metrics::Recorder for Sums {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        let labels = key.labels().map(|label| format!(" {}={}", label.key(), label.value()));
-        let name = format!("{}{}", key.name(), labels.collect::<String>());
-        Counter::from_arc(Arc::new(One { name, sums: self.clone() }))
-    }
-
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
-}
-
 /// Passes calls on, and accepts as many as it has permits for.
-struct Gate(mpsc::Sender<Call>, Arc<Semaphore>);
+struct Gate {
+    calls: mpsc::Sender<Call>,
+    permits: Arc<Semaphore>,
+    counters: Counters,
+}
 
 impl Sink for Gate {
+    fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
     fn emit(&self, call: Call) -> Emitted {
-        self.0.try_send(call).unwrap();
-        let permits = self.1.clone();
+        self.calls.try_send(call).unwrap();
+        let permits = self.permits.clone();
         Box::pin(async move {
             permits.acquire().await.unwrap().forget();
             Ok(Receipt { message_id: None })
@@ -77,6 +45,7 @@ fn captured(name: &str) -> Vec<u8> {
 /// Runs an integrator while `send` is awaited with its address, its calls and their permits.
 async fn with_integrator<F: Future<Output = ()>>(
     communities: &[&str],
+    counters: Counters,
     send: impl FnOnce(String, mpsc::Receiver<Call>, Arc<Semaphore>, oneshot::Sender<()>) -> F,
 ) {
     let args = SnmpArgs {
@@ -86,7 +55,7 @@ async fn with_integrator<F: Future<Output = ()>>(
     };
     let (calls_in, calls) = mpsc::channel(1024);
     let permits = Arc::new(Semaphore::new(0));
-    let sink = Arc::new(Gate(calls_in, permits.clone()));
+    let sink = Arc::new(Gate { calls: calls_in, permits: permits.clone(), counters });
     let (stop, stopped) = oneshot::channel::<()>();
     let (ready, told) = oneshot::channel();
     let ready = |pairs: &[String]| {
@@ -102,9 +71,8 @@ async fn with_integrator<F: Future<Output = ()>>(
 
 #[tokio::test]
 async fn each_datagram_is_counted_as_what_it_was() {
-    let sums = Sums::default();
-    let _recording = metrics::set_default_local_recorder(&sums);
-    with_integrator(&["public"], async |address, mut calls, permits, stop| {
+    let counters = Counters::default();
+    with_integrator(&["public"], counters.clone(), async |address, mut calls, permits, stop| {
         permits.add_permits(100);
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         let send = |datagram: &[u8]| sender.send_to(datagram, &address).unwrap();
@@ -129,24 +97,16 @@ async fn each_datagram_is_counted_as_what_it_was() {
         stop.send(()).unwrap();
     })
     .await;
-    let sums = sums.0.lock().unwrap().clone();
-    let count = |name: &str| {
-        let full = format!("callhome_integrator_{name}");
-        sums.get(&full).copied().unwrap_or_default()
-    };
-    assert_eq!(count("received_total integrator=snmp"), 5);
-    assert_eq!(count("dropped_total integrator=snmp"), 1);
-    assert_eq!(count("ignored_total integrator=snmp"), 1);
-    assert_eq!(count("rule_gaps_total integrator=snmp"), 2);
-    for reason in ["not_snmp", "truncated", "unsupported_version"] {
-        let name = format!("malformed_total integrator=snmp reason={reason}");
-        assert_eq!(count(&name), 1, "{name} of {sums:?}");
-    }
+    let told = counters.told();
+    let counts = (told.received, told.dropped, told.ignored, told.rule_gaps);
+    assert_eq!(counts, (5, 1, 1, 2), "{told:?}");
+    let reasons: Vec<_> = told.malformed.iter().map(|(r, n)| (r.as_str(), *n)).collect();
+    assert_eq!(reasons, [("not_snmp", 1), ("truncated", 1), ("unsupported_version", 1)]);
 }
 
 #[tokio::test]
 async fn what_was_received_before_a_stop_is_finished() {
-    with_integrator(&[], async |address, mut calls, permits, stop| {
+    with_integrator(&[], Counters::default(), async |address, mut calls, permits, stop| {
         let sender = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let inform = captured("v2c-inform.bin");
         sender.send_to(&inform, &address).await.unwrap();

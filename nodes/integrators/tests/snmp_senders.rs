@@ -304,6 +304,6 @@ async fn inform_is_answered_out_of_the_spill_while_no_proxy_is_there() {
     let answered = tool("snmpinform", words(&inform)).await;
     assert!(answered.status.success(), "{answered:?}");
     running.end().await;
-    assert!(sink.close().await, "what is in the spill holds nobody up");
+    assert!(sink.close(Duration::from_secs(30)).await, "what is in the spill holds nobody up");
     assert!(std::fs::read_dir(&spill).unwrap().next().is_some());
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::common::Common;
 use crate::config::{
     Checkup, Code, Environment, Found, Level, Origin, Problem, Wanted, check, digest, discover,
     is_policy, read_file,
@@ -36,11 +37,11 @@ pub struct CheckArgs {
     /// Leave ${NAME} as it is: for checking another machine's file
     #[arg(long)]
     pub no_environment: bool,
-    /// Where nodes keep their files
-    #[arg(long, value_name = "DIR", env = "CALLHOME_DATA", default_value = "./callhome-data")]
+    /// Where nodes keep their files; a flag of all commands.
+    #[arg(skip)]
     pub data: PathBuf,
-    /// How the result looks
-    #[arg(long, short = 'o', value_enum, default_value_t = Format::Table)]
+    /// How the result looks; a flag of all commands.
+    #[arg(skip)]
     pub format: Format,
 }
 
@@ -122,14 +123,15 @@ fn ok_line(found: &Found) -> String {
 
 /// Runs the command and returns its exit code. `stores` tells the problems of the stores under a
 /// data folder (code [`Code::Damaged`]), without changing them.
-pub fn run(args: &CheckArgs, stores: &dyn Fn(&Path) -> Vec<Problem>) -> u8 {
+pub fn run(args: &CheckArgs, common: &Common, stores: &dyn Fn(&Path) -> Vec<Problem>) -> u8 {
+    let args = CheckArgs { data: common.data.clone(), format: common.format, ..args.clone() };
     let mut out = std::io::stdout().lock();
     if let Some(role) = args.example {
         // A reader that went away is no reason to fail.
         let _ = out.write_all(example(role).as_bytes());
         return OK;
     }
-    let findings = findings(args, &Environment::of_process(), stores);
+    let findings = findings(&args, &Environment::of_process(), stores);
     let code = findings.exit_code();
     let text = if args.format == Format::Json && !(args.print && code == OK) {
         serde_json::to_string(&findings.problems).unwrap_or_default() + "\n"

@@ -63,6 +63,40 @@ pub struct With<A: clap::Args> {
     pub given: Given,
 }
 
+/// As [`With`], for a command that has commands of its own: the flags of all stand before or after
+/// the names of these.
+#[derive(Clone, Debug)]
+pub struct Throughout<A> {
+    /// Of the command.
+    pub args: A,
+    /// Of all.
+    pub given: Given,
+}
+
+impl<A: clap::Subcommand> clap::FromArgMatches for Throughout<A> {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let (args, given) = (A::from_arg_matches(matches)?, Given::from_arg_matches(matches)?);
+        Ok(Self { args, given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        self.args.update_from_arg_matches(matches)?;
+        self.given.update_from_arg_matches(matches)
+    }
+}
+
+impl<A: clap::Subcommand> clap::Args for Throughout<A> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        // Only the flags of all are there yet; clap hands on what is global.
+        let given = Given::augment_args(command).mut_args(|flag| flag.global(true));
+        A::augment_subcommands(given).subcommand_required(true).arg_required_else_help(true)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
 /// [`Given`] with variables and defaults filled in: flags beat variables, variables files.
 #[derive(Clone, Debug)]
 pub struct Common {

@@ -103,8 +103,17 @@ pub struct SendArgs {
     #[arg(long, value_name = "S", default_value_t = 10)]
     pub wait: u64,
     /// How the result looks [table]
-    #[arg(long, short = 'o', value_enum, value_name = "FORMAT")]
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", help_heading = "Everywhere")]
     pub format: Option<Format>,
+    /// What this command logs to stderr, such as info or callhome=debug [$CALLHOME_LOG]
+    #[arg(long, value_name = "FILTER", help_heading = "Everywhere")]
+    pub log: Option<String>,
+    /// The application server; `send` asks none
+    #[arg(long, value_name = "URL", hide = true)]
+    pub server: Option<String>,
+    /// The token it wants; `send` asks none
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub token_file: Option<PathBuf>,
 }
 
 fn word<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
@@ -114,7 +123,13 @@ fn word<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
 /// Sends one message and prints its id; `outer` stood before the command's name. Exit codes as
 /// contract §2: 0, 64, 65 a refusal to give up on, 69 nobody answers, 75 a refusal to try again.
 pub fn run(args: &SendArgs, outer: &Given) -> u8 {
-    let given = Given { format: args.format, ..Given::default() };
+    let given = Given {
+        data: None,
+        format: args.format,
+        log: args.log.clone(),
+        server: args.server.clone(),
+        token_file: args.token_file.clone(),
+    };
     finish(send(args, &Common::from_environment(outer, &given)))
 }
 

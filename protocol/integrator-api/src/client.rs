@@ -178,6 +178,17 @@ impl Client {
         lock(&self.shared().state).unanswered()
     }
 
+    /// Waits until the proxy has answered all calls, those in the spill too, also of earlier runs.
+    /// `false`: `within` was not enough; what is in the spill goes on from there.
+    pub fn wait_taken(&self, within: Duration) -> bool {
+        let shared = self.shared();
+        let state = lock(&shared.state);
+        let open = |state: &mut State| !state.taken();
+        let waited = shared.watchers.wait_timeout_while(state, within, open);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.taken()
+    }
+
     /// Takes no more calls, waits until each is answered or in the spill, and says bye. `false`:
     /// `within` was not enough; what still waits fails.
     pub fn close(&self, within: Duration) -> bool {

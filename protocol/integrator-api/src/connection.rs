@@ -9,7 +9,7 @@ use protocol::{
     socket::{Call, CallError, Frame, HelloAnswer, InstanceCall},
 };
 
-use crate::entry::Entry;
+use crate::{entry::Entry, report::Report};
 
 /// Instances whose registration on this connection is remembered; more start anew.
 const INSTANCES_MAX: usize = 65_536;
@@ -48,6 +48,7 @@ pub(crate) struct Connection {
     pub(crate) instances: HashMap<String, Known>,
     pub(crate) said_bye: bool,
     pub(crate) bye_answered: bool,
+    pub(crate) report: Report,
 }
 
 impl Connection {
@@ -63,6 +64,7 @@ impl Connection {
             instances: HashMap::new(),
             said_bye: false,
             bye_answered: false,
+            report: Report::default(),
         }
     }
 

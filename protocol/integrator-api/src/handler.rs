@@ -2,8 +2,8 @@
 use protocol::{
     heartbeat::Condition,
     socket::{
-        ActionRequest, Call, CallError, Callback, CallbackError, CapabilitiesRequest, Registered,
-        StatusAnswer, StatusPart, StatusRequest, UpdateRequest,
+        ActionRequest, Call, CallError, Callback, CallbackError, CapabilitiesRequest, Counters,
+        Registered, StatusAnswer, StatusPart, StatusRequest, UpdateRequest,
     },
 };
 
@@ -39,6 +39,13 @@ pub trait Handler: Send + Sync + 'static {
     /// `answers` (BCK-8).
     fn capabilities(&self, _request: CapabilitiesRequest) -> Result<i64, CallbackError> {
         Err(CallbackError::NotSupported("no capabilities callback".to_owned()))
+    }
+
+    /// What this integrator has counted since its process began; none: it does not count. Asked
+    /// every few seconds while there is a connection; `spill_bytes` is filled in where there is a
+    /// spill. Must not block.
+    fn counters(&self) -> Option<Counters> {
+        None
     }
 
     /// Registration got further or fell back. Must not block.

@@ -23,6 +23,8 @@
 //! - Instances are registered before their first message, and again after a reconnect.
 //!   [`Call::Instance`] is only needed to declare capabilities.
 //! - It waits until the proxy and this integrator are registered (PRX-13, PRX-22).
+//! - What an integrator counts ([`Handler::counters`]) is told to the proxy every few seconds, for
+//!   its operator's door.
 //! - With [`Options::spill`] set, what the proxy cannot take now is kept on disk, and its ticket
 //!   ends `Ok(Accepted::Spilled)`; a restart of the integrator goes on from there.
 //!
@@ -44,6 +46,7 @@ mod connection;
 mod entry;
 mod handler;
 mod options;
+mod report;
 mod spill;
 mod state;
 mod ticket;
@@ -59,9 +62,9 @@ pub use protocol::{
     service::{Severity, State},
     socket::{
         ActionRequest, AlarmCall, Call, CallAnswer, CallError, Callback, CallbackError,
-        CapabilitiesCall, CapabilitiesRequest, DataCall, EventCall, HelloAnswer, InstanceCall,
-        InstanceStatus, InstancesCall, Outcome, Qos, Registered, RemoveCall, StatusAnswer,
-        StatusPart, StatusRequest, UpdateRequest, is_integration_module, rs,
+        CapabilitiesCall, CapabilitiesRequest, Counters, DataCall, EventCall, HelloAnswer,
+        InstanceCall, InstanceStatus, InstancesCall, Outcome, Qos, Registered, RemoveCall,
+        StatusAnswer, StatusPart, StatusRequest, UpdateRequest, is_integration_module, rs,
     },
 };
 pub use ticket::{Accepted, Ticket};

@@ -7,7 +7,7 @@ use std::{
 
 use protocol::{
     Refusal, Verdict,
-    socket::{Call, CallAnswer, CallError, Frame, HelloAnswer, Registered, STREAM_BYTES},
+    socket::{Call, CallAnswer, CallError, Counters, Frame, HelloAnswer, Registered, STREAM_BYTES},
 };
 
 use crate::{
@@ -104,6 +104,11 @@ impl State {
         let sent = self.connection.as_ref().is_some_and(|c| c.calls_sent().any(in_memory));
         let synced = self.spill.as_ref().is_none_or(Spill::is_synced);
         synced && !sent && !self.queue.iter().any(in_memory)
+    }
+
+    /// Whether the proxy has answered everything, also what the spill holds.
+    pub(crate) fn taken(&self) -> bool {
+        self.unanswered() == 0 && self.spill.as_ref().is_none_or(|spill| spill.bytes() == 0)
     }
 
     /// Takes a call. The sender is told at once where it cannot be kept.
@@ -252,13 +257,35 @@ impl State {
         }
     }
 
+    /// Whether all is done but the last report and the bye.
+    fn is_ending(&self) -> bool {
+        self.closing && self.settled()
+    }
+
+    /// Whether the counters are to be asked for, for [`count`](Self::count).
+    pub(crate) fn wants_counters(&self, now: Instant) -> bool {
+        let open = self.connection.as_ref().filter(|c| !c.dead && !c.said_bye);
+        open.is_some_and(|c| c.report.is_due(now, self.is_ending()))
+    }
+
+    /// Takes what the integrator has counted, for the proxy.
+    pub(crate) fn count(&mut self, counters: Option<Counters>, now: Instant) {
+        let ending = self.is_ending();
+        let spill_bytes = self.spill.as_ref().map(Spill::bytes);
+        let counters =
+            counters.map(|c| Counters { spill_bytes: c.spill_bytes.or(spill_bytes), ..c });
+        let Some(connection) = &mut self.connection else { return };
+        // At most one a connection waits: the next is made when the uplink has written this one.
+        self.outgoing.extend(connection.report.take(counters, now, ending));
+    }
+
     fn say_bye(&mut self, now: Instant, out: &mut Vec<u8>) {
-        if !self.closing || !self.settled() {
+        if !self.is_ending() {
             return;
         }
         let forget = self.spill.as_ref().is_none_or(Spill::is_empty);
         let Some(connection) = &mut self.connection else { return };
-        if connection.said_bye || connection.dead {
+        if connection.said_bye || connection.dead || !connection.report.has_ended() {
             return;
         }
         connection.said_bye = true;
@@ -270,7 +297,10 @@ impl State {
 
     /// Until when [`next_bytes`](Self::next_bytes) has nothing, if no one else changes that.
     pub(crate) fn rests(&self, now: Instant) -> Option<Duration> {
-        self.rest_until.map(|until| until.saturating_duration_since(now))
+        let rests = self.rest_until.map(|until| until.saturating_duration_since(now));
+        let open = self.connection.as_ref().filter(|c| !c.dead && !c.said_bye);
+        let report = open.map(|c| c.report.due_in(now));
+        rests.into_iter().chain(report).min()
     }
 
     /// Whether the proxy owes an answer for too long.

@@ -252,6 +252,13 @@ fn write(shared: &Shared, stream: &mut UnixStream) -> String {
         if state.overdue(now) {
             return "the proxy does not answer".to_owned();
         }
+        if state.wants_counters(now) {
+            drop(state);
+            let counters = shared.options.handler.counters();
+            state = lock(&shared.state);
+            state.count(counters, now);
+            continue;
+        }
         let bytes = state.next_bytes(now);
         if state.spill.as_ref().is_some_and(Spill::wants_writing) {
             // Reading to the end may have found that all is answered.

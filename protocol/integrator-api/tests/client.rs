@@ -238,3 +238,53 @@ fn an_action_sent_twice_acts_once_and_a_panic_is_an_error_answer() {
         }
     }
 }
+
+/// Counts as it is told.
+struct Counts(Arc<AtomicUsize>);
+
+impl Handler for Counts {
+    fn counters(&self) -> Option<Counters> {
+        let received = self.0.load(Ordering::SeqCst) as u64;
+        Some(Counters { received, ..Counters::default() })
+    }
+}
+
+/// The reports that came, in their order.
+fn reports(proxy: &Proxy) -> Vec<Counters> {
+    let kept = proxy.kept.0.lock().unwrap();
+    let read = |frame: &Frame| match frame {
+        Frame::Notice { method, params } if method == "counters" => Counters::read(params).ok(),
+        _ => None,
+    };
+    kept.answers.iter().filter_map(read).collect()
+}
+
+#[test]
+fn what_an_integrator_counts_is_told_after_each_hello_and_before_its_bye() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&folder.path().join("s"));
+    let count = Arc::new(AtomicUsize::new(1));
+    let spill = folder.path().join("spill");
+    let client =
+        Client::open(options(&folder).handler(Counts(count.clone())).spill(spill)).unwrap();
+    proxy.wait("a report", |kept| kept.answers.len() == 1);
+    proxy.hang_up();
+    proxy.wait("it comes back and tells again", |kept| kept.answers.len() == 2);
+    count.store(7, Ordering::SeqCst);
+    assert!(client.close(SOON));
+    proxy.wait("the last report, and then bye", |kept| kept.byes.len() == 1);
+    let told: Vec<_> = reports(&proxy).iter().map(|c| (c.received, c.spill_bytes)).collect();
+    assert_eq!(told, [(1, Some(0)), (1, Some(0)), (7, Some(0))]);
+}
+
+#[test]
+fn what_was_taken_is_waited_for_also_out_of_the_spill() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::open(options(&folder).spill(folder.path().join("spill"))).unwrap();
+    assert!(client.wait_taken(Duration::ZERO), "nothing was sent");
+    assert_eq!(client.send(alarm(1)).wait_for(SOON), Some(Ok(Accepted::Spilled)));
+    assert!(!client.wait_taken(Duration::from_millis(50)));
+    let proxy = Proxy::start(&folder.path().join("s"));
+    assert!(client.wait_taken(SOON));
+    assert_eq!(proxy.texts(), ["1"]);
+}

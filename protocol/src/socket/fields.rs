@@ -190,6 +190,11 @@ impl<'a> Fields<'a> {
         found.map(|(_, value)| *value).filter(|value| *value != [0xc0])
     }
 
+    /// The keys that are text, as they stand.
+    pub fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.pairs.iter().map(|(key, _)| *key)
+    }
+
     /// Text of at most `most` bytes, if there is any.
     pub fn text(&self, key: &str, most: usize) -> Result<Option<&'a str>, CallError> {
         self.get(key).map(|value| text(key, value, most)).transpose()

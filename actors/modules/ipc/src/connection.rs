@@ -15,7 +15,9 @@ use futures_util::FutureExt;
 use protocol::{
     Refusal,
     limits::WINDOW,
-    socket::{BadFrame, CallError, Frame, Frames, Hello, HelloAnswer, Notice, Registered},
+    socket::{
+        BadFrame, CallError, Counters, Frame, Frames, Hello, HelloAnswer, Notice, Registered,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -163,7 +165,8 @@ async fn converse(
     let (requests, requested) = mpsc::channel(WINDOW);
     let (said_bye, byes) = watch::channel(false);
     let reading = async {
-        let stop = read_all(read, frames, &requests, connected, ends.clone(), closing, byes).await;
+        let takers = Takers { requests: &requests, connected, session: &**session };
+        let stop = read_all(read, frames, takers, ends.clone(), closing, byes).await;
         if matches!(stop, Stop::Closing) {
             let _ = out.send(Out::of(Notice::Stopping.frame())).await;
         }
@@ -192,12 +195,18 @@ async fn converse(
     how
 }
 
+/// Who takes what is read: requests, answers, notices.
+struct Takers<'a> {
+    requests: &'a mpsc::Sender<Request>,
+    connected: &'a Connected,
+    session: &'a dyn IntegratorSession,
+}
+
 /// Reads until the connection ends; hands on requests within the bounds.
 async fn read_all(
     mut read: OwnedReadHalf,
     mut frames: Frames,
-    requests: &mpsc::Sender<Request>,
-    connected: &Connected,
+    takers: Takers<'_>,
     mut ends: watch::Receiver<bool>,
     mut closing: watch::Receiver<bool>,
     mut byes: watch::Receiver<bool>,
@@ -214,14 +223,19 @@ async fn read_all(
                     let bytes = bytes.map_err(|_| Stop::Lost)?;
                     let permits = Permits { _call: call, _bytes: bytes };
                     let request = Request { id, method, params, permits };
-                    requests.send(request).await.map_err(|_| Stop::Lost)
+                    takers.requests.send(request).await.map_err(|_| Stop::Lost)
                 }
                 Frame::Answer { id, result } => {
-                    connected.answered(id, result);
+                    takers.connected.answered(id, result);
                     Ok(())
                 }
-                // Of a later version.
-                Frame::Notice { .. } => Ok(()),
+                Frame::Notice { method, params } => {
+                    // Others are of a later version.
+                    if method == Counters::METHOD {
+                        takers.session.counted(Counters::read(&params));
+                    }
+                    Ok(())
+                }
             }
         };
         let stop = tokio::select! {

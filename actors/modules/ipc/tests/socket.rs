@@ -329,3 +329,26 @@ fn no_bytes_bring_the_socket_down() {
     let client = open(&served.path, "good");
     assert!(client.send(call("after")).wait_for(SOON).unwrap().is_ok());
 }
+
+#[tokio::test]
+async fn counters_are_handed_on_and_bad_ones_told_apart_while_calls_go_on() {
+    let served = Served::start(Door::default()).await;
+    let mut raw = served.greeted("plant", Vec::new()).await;
+    let told =
+        Counters { received: 7, malformed: [("cut".into(), 2)].into(), ..Counters::default() };
+    raw.send(&told.frame()).await;
+    raw.send(&Frame::notice("counters", Map::new().text("received", "many"))).await;
+    raw.send(&Frame::notice("of_a_later_version", Map::new().text("a", "b"))).await;
+    let reason = Map::new().uint("a\"}\n", 1);
+    raw.send(&Frame::notice("counters", Map::new().map("malformed", reason))).await;
+    for n in 0..2000 {
+        raw.send(&Counters { received: n, ..Counters::default() }.frame()).await;
+    }
+    // What follows on the connection is answered after all that.
+    raw.send(&alarm(2, "still here")).await;
+    assert!(matches!(raw.next().await, Some(Frame::Answer { id: 2, result: Ok(_) })));
+    let counted = served.door.counted.lock().unwrap();
+    assert_eq!(counted[0], ("plant".to_owned(), Ok(told)));
+    assert!(counted[1].1.is_err() && counted[2].1.is_err());
+    assert_eq!(counted.len(), 3 + 2000);
+}

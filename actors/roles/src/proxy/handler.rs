@@ -17,6 +17,7 @@ use tracing::warn;
 use super::{
     batch::{Answers, Batch, Desk, refused},
     consent::Consent,
+    counted::Reports,
     identifiers::Identifiers,
     normalize::Integrator,
     registration::SendWaiting,
@@ -44,6 +45,8 @@ pub struct Shared {
     pub consent: Arc<dyn Consent>,
     /// Who is connected.
     pub switchboard: Arc<Switchboard>,
+    /// What integrators count.
+    pub reports: Arc<Reports>,
     /// Registers instances that wait.
     pub send_waiting: Route<SendWaiting>,
     /// Largest message, bytes; none: the protocol's own bound.

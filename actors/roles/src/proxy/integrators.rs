@@ -15,7 +15,7 @@ use protocol::{
     Refusal,
     heartbeat::Mode,
     limits::WINDOW,
-    socket::{Call, CallAnswer, CallError, Hello, HelloAnswer, PROTOCOL},
+    socket::{Call, CallAnswer, CallError, Counters, Hello, HelloAnswer, PROTOCOL},
 };
 use supervision::{ActorRef, AskError, ChildSpec, ChildrenError, Route, SupervisorRef};
 use tracing::{info, warn};
@@ -225,6 +225,10 @@ impl IntegratorSession for Session {
                 vec![Err(refused(Refusal::Internal)); count]
             }
         }
+    }
+
+    fn counted(&self, report: Result<Counters, CallError>) {
+        self.shared.reports.take(&self.name, report, self.shared.author.now());
     }
 
     async fn ended(&self, how: Ended) {

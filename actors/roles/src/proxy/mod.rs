@@ -1,6 +1,7 @@
 //! The node at a site: numbers, integrators, registration, forwarding (DESIGN §6, house §6).
 pub mod batch;
 pub mod consent;
+pub mod counted;
 pub mod forwarder;
 pub mod forwarding;
 pub mod handler;

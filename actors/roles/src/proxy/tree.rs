@@ -29,6 +29,7 @@ use tracing::{info, warn};
 
 use super::{
     consent::Consent,
+    counted::Reports,
     forwarder::{Forwarder, ForwarderSettings},
     handler::Shared,
     identifiers::Identifiers,
@@ -81,6 +82,8 @@ pub struct Proxy {
     pub switchboard: Arc<Switchboard>,
     /// Numbers of integrators and instances, both ways (IDM-6).
     pub identifiers: Arc<Identifiers>,
+    /// What integrators count, for the operator's door.
+    pub reports: Arc<Reports>,
 }
 
 /// The subtree, and what reaches it. Reads the disk once; fails where it cannot be read.
@@ -100,6 +103,7 @@ pub fn tree(
         Backoff::default(),
     )
     .children_max(CONNECTIONS_MAX);
+    let reports = Arc::new(Reports::default());
     let shared = Arc::new(Shared {
         author: parts.author.clone(),
         queue: parts.queue.clone(),
@@ -107,6 +111,7 @@ pub fn tree(
         identifiers: identifiers.clone(),
         consent: proxy.consent.clone(),
         switchboard: switchboard.clone(),
+        reports: reports.clone(),
         send_waiting: registrar.route(),
         bytes_per_message: proxy.bytes_per_message,
         stopping: parts.stopping.clone(),
@@ -135,7 +140,8 @@ pub fn tree(
     }
     let role = role.child(upkeep.heartbeat(Some(ask))).child(sweeper(&parts));
     let registration = upkeep.status();
-    let reached = Proxy { door: Arc::new(door), registration, switchboard, identifiers };
+    let door = Arc::new(door);
+    let reached = Proxy { door, registration, switchboard, identifiers, reports };
     Ok((ChildSpec::supervisor(role), reached))
 }
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::common::{Counters, IntegratorError, stop_asked};
+use crate::common::{Hangups, IntegratorError, stop_asked};
 use crate::sink::Sink;
 
 use rounds::Rounds;
@@ -52,7 +52,7 @@ pub struct InventoryArgs {
     /// Seconds after which all is sent again, not only what changed
     #[arg(long, default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..))]
     pub full_every_s: u64,
-    /// Look once, and end when it is accepted
+    /// Look once, and end when the proxy has taken it, or with 75 after a minute
     #[arg(long)]
     pub once: bool,
     /// Where to keep what is known already without `--spill`; whoever runs it says so.
@@ -70,8 +70,9 @@ pub async fn run(args: InventoryArgs, sink: Arc<dyn Sink>) -> Result<(), Integra
         message: format!("cannot look below {}: {error}", args.root.display()),
         help: "--root takes a folder with the host's etc, proc, sys and var".into(),
     })?;
-    let counters = Counters::new(&args.name);
-    let mut rounds = Rounds::open(&args, Arc::new(tree), sink.clone(), counters)?;
+    // It has no rules to read again, and SIGHUP must not end it.
+    let _hangups = Hangups::listen()?;
+    let mut rounds = Rounds::open(&args, Arc::new(tree), sink.clone())?;
     let mut ticks = interval(Duration::from_secs(args.every_s));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stop = stop_asked();

@@ -14,7 +14,8 @@ use super::state::{Missing, State, StateFile};
 use super::system::hostname;
 use super::tree::DiskTree;
 use super::{InventoryArgs, changes, performance};
-use crate::common::{Counters, IntegratorError};
+use crate::common::IntegratorError;
+use crate::counters::Counters;
 use crate::sink::{Call, Quality, Refused, Sink, What};
 
 /// MIME type of all that is sent.
@@ -40,7 +41,6 @@ impl Rounds {
         args: &InventoryArgs,
         tree: Arc<DiskTree>,
         sink: Arc<dyn Sink>,
-        counters: Counters,
     ) -> Result<Self, IntegratorError> {
         let instance = hostname(tree.as_ref());
         let about = format!("{} {instance}", args.root.display());
@@ -52,7 +52,7 @@ impl Rounds {
         let state = known.unwrap_or(State { about, ..State::default() });
         let full_every_ms = i64::try_from(args.full_every_s).unwrap_or(i64::MAX);
         let full_every_ms = full_every_ms.saturating_mul(1000);
-        let cache = Cache::default();
+        let (cache, counters) = (Cache::default(), sink.counters());
         Ok(Self { tree, sink, counters, instance, full_every_ms, file, state, cache })
     }
 

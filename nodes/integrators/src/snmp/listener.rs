@@ -12,7 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::facts::TrapFacts;
 use super::message::{self, Message};
 use super::recent::Recent;
-use crate::common::{Counters, LiveRules, Quiet};
+use crate::common::{LiveRules, Quiet};
+use crate::counters::Counters;
 use crate::sink::{Call, Emitted, Refused, Sink, calls_of};
 
 /// The largest UDP payload, bytes.
@@ -65,16 +66,11 @@ enum Taken {
 
 impl Receiver {
     /// A receiver that lets `rules` decide and sends to `sink`; `communities` empty: any.
-    pub fn new(
-        rules: Arc<LiveRules>,
-        sink: Arc<dyn Sink>,
-        counters: Counters,
-        communities: &[String],
-    ) -> Arc<Self> {
+    pub fn new(rules: Arc<LiveRules>, sink: Arc<dyn Sink>, communities: &[String]) -> Arc<Self> {
         Arc::new(Self {
             rules,
+            counters: sink.counters(),
             sink,
-            counters,
             communities: communities.iter().map(|community| community.clone().into()).collect(),
             recent: Mutex::new(Recent::default()),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),

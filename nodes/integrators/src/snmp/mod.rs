@@ -17,7 +17,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 use crate::common::{
-    CommonArgs, Counters, Dialect, IntegratorError, LiveRules, print_ready, say_ready, stop_asked,
+    CommonArgs, Dialect, Hangups, IntegratorError, LiveRules, print_ready, say_ready, stop_asked,
 };
 use crate::rules::Kind;
 use crate::sink::Sink;
@@ -62,14 +62,13 @@ pub async fn run_until(
     ready: impl FnOnce(&[String]) -> Result<(), IntegratorError>,
     stop: impl Future<Output = Result<(), IntegratorError>>,
 ) -> Result<(), IntegratorError> {
+    let hangups = Hangups::listen()?;
     let rules = Arc::new(LiveRules::load(Kind::Snmp, &args.common.rules)?);
     let sockets = sockets::bind_all(&args.listen).await?;
     let addresses = sockets.iter().map(UdpSocket::local_addr).collect::<Result<Vec<_>, _>>();
     let no_address = |error| IntegratorError::Internal(format!("no address: {error}"));
     let pairs = addresses.map_err(no_address)?.iter().map(|a| format!("udp={a}")).collect();
-    let name = args.common.name.as_deref().unwrap_or(Kind::Snmp.name());
-    let counters = Counters::new(name);
-    let receiver = Receiver::new(rules.clone(), sink.clone(), counters, &args.community);
+    let receiver = Receiver::new(rules.clone(), sink.clone(), &args.community);
     let (stopping, stopped) = watch::channel(false);
     let mut receiving = tokio::task::JoinSet::new();
     for socket in sockets {
@@ -77,7 +76,7 @@ pub async fn run_until(
     }
     let ended = tokio::select! {
         ended = stop => ended,
-        ended = rules.reload_on_hangup() => ended,
+        ended = rules.reload_on(hangups) => ended,
         error = say_ready(sink, ready, pairs) => Err(error),
         // A receiver ends before its time only when it panics.
         _ = receiving.join_next() => {

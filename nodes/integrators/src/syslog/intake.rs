@@ -17,7 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::message::Received;
 use super::occasionally::{Occasionally, say_now};
 use super::parse::{Clock, parse, trimmed};
-use crate::common::{Counters, LiveRules};
+use crate::common::LiveRules;
+use crate::counters::Counters;
 use crate::sink::{Call, Emitted, Refused, Sink, calls_of};
 
 /// Bytes of lines that the sink has not accepted, over all listeners: while they are there nothing
@@ -44,11 +45,11 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(rules: Arc<LiveRules>, sink: Arc<dyn Sink>, counters: Counters) -> Self {
+    pub(super) fn new(rules: Arc<LiveRules>, sink: Arc<dyn Sink>) -> Self {
         Self {
             rules,
+            counters: sink.counters(),
             sink,
-            counters,
             zone: TimeZone::system(),
             room: Arc::new(Semaphore::new(IN_FLIGHT_BYTES)),
             refusals: Mutex::default(),

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::common::{
-    CommonArgs, Counters, Dialect, IntegratorError, LiveRules, print_ready, say_ready, stop_asked,
+    CommonArgs, Dialect, Hangups, IntegratorError, LiveRules, print_ready, say_ready, stop_asked,
 };
 use crate::rules::{Facts, Kind, TestInput};
 use crate::sink::Sink;
@@ -135,10 +135,10 @@ pub async fn run_until(
             help: "use --listen-tcp, behind a tunnel where the network is not yours".into(),
         });
     }
+    let hangups = Hangups::listen()?;
     let rules = Arc::new(LiveRules::load(Kind::Syslog, &args.common.rules)?);
     let bound = bind(&args).await?;
-    let counters = Counters::new(args.common.name.as_deref().unwrap_or("syslog"));
-    let intake = Arc::new(Intake::new(rules.clone(), sink.clone(), counters));
+    let intake = Arc::new(Intake::new(rules.clone(), sink.clone()));
     let (stopping, stopped) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let pairs = bound.pairs();
@@ -152,7 +152,7 @@ pub async fn run_until(
     }
     let ended = tokio::select! {
         ended = stop => ended,
-        ended = rules.reload_on_hangup() => ended,
+        ended = rules.reload_on(hangups) => ended,
         error = say_ready(sink, ready, pairs) => Err(error),
         Some(ended) = listeners.join_next() => Err(IntegratorError::Internal(match ended {
             Err(error) => format!("a listener broke off: {error}"),

@@ -28,6 +28,7 @@ pub struct Door {
     pub ended: watch::Sender<Vec<(String, Ended)>>,
     pub callbacks: Mutex<Vec<(String, Arc<dyn Callbacks>)>>,
     pub peers: Mutex<Vec<PeerCredentials>>,
+    pub counted: Mutex<Vec<(String, Result<Counters, CallError>)>>,
     pub gate: Semaphore,
     pub registration: Mutex<Registered>,
 }
@@ -41,6 +42,7 @@ impl Default for Door {
             ended: watch::channel(Vec::new()).0,
             callbacks: Mutex::default(),
             peers: Mutex::default(),
+            counted: Mutex::default(),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             registration: Mutex::new(Registered::Registered),
         }
@@ -125,6 +127,10 @@ impl IntegratorSession for Session {
             }
         }
         results
+    }
+
+    fn counted(&self, report: Result<Counters, CallError>) {
+        self.door.counted.lock().unwrap().push((self.name.clone(), report));
     }
 
     async fn ended(&self, how: Ended) {
