@@ -1,5 +1,5 @@
-//! Integrators as processes: what they count is at the operator's door, and one that runs
-//! once says truly whether all was taken.
+//! Integrators as processes: what they count is at the operator's door, HUP reaches them, and one
+//! that runs once says truly whether all was taken.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken set-up should panic")]
 
 mod sandbox;
@@ -199,6 +199,58 @@ fn the_last_count_of_an_integrator_stays_at_its_node_and_bad_reports_harm_nothin
     });
     assert_eq!(received("odd \\\"1\\\"\\\\"), Some(5));
     assert_eq!(received("belt"), Some(3), "others keep what they told");
+}
+
+// CONTRACT §2: HUP reads rules again, in the integrators that a node started, and ends none.
+#[test]
+fn hup_of_a_node_reaches_the_integrators_it_started() {
+    let rules = tempfile::tempdir().unwrap();
+    let rule = |said: &str| {
+        let text = format!(
+            "format = 1\nkind = \"syslog\"\n\n[[rule]]\nid = \"belt/stop\"\n\
+            match = {{ app = \"belt\", text = '^stop (?P<n>\\d+)' }}\nbecomes = \"alarm\"\n\
+            key = \"{{n}}\"\nseverity = \"minor\"\ntext = \"{said}\"\n"
+        );
+        std::fs::write(rules.path().join("10-belt.toml"), text).unwrap();
+    };
+    rule("belt {n} stands");
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = free.local_addr().unwrap().to_string();
+    drop(free);
+    let root = tempfile::tempdir().unwrap();
+    let chain = Chain::start(&format!(
+        "<integrators><integrator name=\"belts\" kind=\"syslog\">\
+        <option name=\"listen-udp\" value=\"{to}\"/><option name=\"rules\" value=\"{}\"/>\
+        </integrator><integrator name=\"host\" kind=\"inventory\">\
+        <option name=\"root\" value=\"{}\"/></integrator></integrators>",
+        rules.path().display(),
+        root.path().display()
+    ));
+    let node = chain.nodes[0].process.as_ref().unwrap().child.id();
+    let mut n = 0;
+    let mut said = |wanted: &str| {
+        wait_for(wanted, || {
+            n += 1;
+            logger(&to, &format!("stop {n}"));
+            let list = chain.api("/alarms?limit=1000");
+            let mut all = list["items"].as_array()?.iter();
+            all.find(|a| a["text"].as_str().is_some_and(|t| t.ends_with(wanted))).map(|_| ())
+        });
+    };
+    said(" stands");
+    let started = || (children(node, "belts"), children(node, "host"));
+    let before = started();
+    assert_eq!((before.0.len(), before.1.len()), (1, 1));
+    rule("belt {n} halted");
+    signal("-HUP", node);
+    said(" halted");
+    // One that is broken changes nothing, and one that is mended counts again.
+    rule("belt {n} is {nowhere}");
+    signal("-HUP", node);
+    rule("belt {n} rests");
+    signal("-HUP", node);
+    said(" rests");
+    assert_eq!(started(), before, "the same processes");
 }
 
 /// Looks once, with `more` flags; its standard error is read line by line.

@@ -9,6 +9,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinHandle,
 };
@@ -83,21 +84,27 @@ async fn keep_running(
     ready: Arc<Mutex<Vec<(String, String)>>>,
 ) {
     let mut wait = AGAIN_MIN;
+    let mut hangups = signal(SignalKind::hangup()).ok();
+    if hangups.is_none() {
+        warn!(target: "integrators", integrator = program.name, "HUP is not passed on to it");
+    }
     loop {
         let started = tokio::time::Instant::now();
         match spawn(&program) {
             Ok(mut child) => {
                 listen(&mut child, &program.name, &ready);
-                tokio::select! {
-                    ended = child.wait() => {
-                        let code = ended.as_ref().ok().and_then(|status| status.code());
-                        warn!(target: "integrators", integrator = program.name, ?code,
-                            "integrator ended; starting it again");
-                        if code == Some(CONFIGURATION) {
-                            wait = AGAIN_MAX;
-                        }
+                let ended = loop {
+                    tokio::select! {
+                        ended = child.wait() => break ended,
+                        () = hung_up(&mut hangups) => pass_on(&child, &program.name),
+                        _ = stop.wait_for(|stop| *stop) => return end(child, &program.name).await,
                     }
-                    _ = stop.wait_for(|stop| *stop) => return end(child, &program.name).await,
+                };
+                let code = ended.as_ref().ok().and_then(|status| status.code());
+                warn!(target: "integrators", integrator = program.name, ?code,
+                    "integrator ended; starting it again");
+                if code == Some(CONFIGURATION) {
+                    wait = AGAIN_MAX;
                 }
             }
             Err(error) => {
@@ -143,6 +150,37 @@ fn listen(child: &mut Child, name: &str, ready: &Arc<Mutex<Vec<(String, String)>
     });
 }
 
+/// Ends at the next HUP of this process.
+async fn hung_up(hangups: &mut Option<Signal>) {
+    if let Some(hangups) = hangups
+        && hangups.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Passes HUP on, so that an integrator reads its rules again (contract §2). One that has no
+/// handler for it would end by it: it is starting, and has not read its rules yet, or has none.
+fn pass_on(child: &Child, name: &str) {
+    let Some(id) = child.id() else { return };
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let pid = rustix::process::Pid::from_raw(id as i32).filter(|_| handles_hangup(&status));
+    match pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::HUP)) {
+        Some(Ok(())) => info!(target: "integrators", integrator = name, "HUP passed on"),
+        // It may have ended just now.
+        Some(Err(_)) => {}
+        None => info!(target: "integrators", integrator = name, "has no handler for HUP"),
+    }
+}
+
+/// Whether a `/proc/PID/status` says that the process handles HUP, which is signal 1.
+fn handles_hangup(status: &str) -> bool {
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & 1 == 1)
+}
+
 async fn end(mut child: Child, name: &str) {
     if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
         // It may have ended just now.
@@ -168,5 +206,18 @@ pub fn end_with_parent() {
     if std::os::unix::process::parent_id() != parent {
         warn!(target: "integrators", "the node that started this integrator is gone");
         std::process::exit(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_handles_hup_is_read_from_the_kernels_table() {
+        let status = |mask: &str| format!("Name:\tx\nSigIgn:\t0000000000000001\nSigCgt:\t{mask}\n");
+        assert!(handles_hangup(&status("0000000180004a03")));
+        assert!(!handles_hangup(&status("0000000180004a02")));
+        assert!(!handles_hangup("") && !handles_hangup(&status("what")));
     }
 }
