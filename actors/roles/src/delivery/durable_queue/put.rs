@@ -15,7 +15,7 @@ use super::{DurableQueue, Group, SET_ASIDE, UP, place_of, walk::Walk};
 use crate::delivery::{
     eviction::{self, Decision},
     lanes::{Head, gone_key},
-    runs::{Gone, LARGEST, StoredRun, Traits, cut},
+    runs::{Gone, StoredRun, Traits, cut},
     state::{ENDS, EXPIRY, GONE},
 };
 
@@ -34,7 +34,7 @@ impl DurableQueue {
     ) {
         let sizes: Vec<usize> = traits.iter().map(|t| t.bytes).collect();
         let whole = !run.header.left_out.is_empty();
-        let pieces = if whole { vec![sizes.len()] } else { cut(&sizes, RUN_MESSAGES_MAX, LARGEST) };
+        let pieces = if whole { vec![sizes.len()] } else { cut(&sizes, RUN_MESSAGES_MAX) };
         let (mut from, mut at) = (0, 0);
         for piece in pieces {
             let bytes: usize = sizes[at..at + piece].iter().sum();
