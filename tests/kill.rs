@@ -1,71 +1,90 @@
-//! Processes are killed under load: nothing accepted is lost, nothing is stored twice.
+//! Processes are killed under load, nodes and integrators: nothing accepted is lost, nothing is
+//! stored twice.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken set-up should panic")]
 
+#[path = "kill/informs.rs"]
+mod informs;
+#[path = "kill/load.rs"]
+mod load;
 mod sandbox;
 
 use std::{
     collections::HashMap,
+    net::UdpSocket,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use integrator_api::{AlarmCall, Call, Client, Options, Severity, Ticket};
-use sandbox::{chain::Chain, wait_for};
+use load::Load;
+use sandbox::{Process, chain::Chain, wait_for};
 
-/// Messages a second of the load.
-const RATE: u64 = 1000;
+/// Messages a second of the load: calls of an integrator with a spill, informs, and lines.
+const RATES: [u64; 3] = [600, 250, 150];
+/// Who is killed in turn: four nodes, then three integrators.
+const VICTIMS: usize = 7;
+const SNMP: usize = 4;
+const SYSLOG: usize = 5;
 
 /// Kills of a run: the issue's hundred with `CALLHOME_FULL`, fewer in the daily one.
 fn kills() -> usize {
-    if std::env::var_os("CALLHOME_FULL").is_some() { 100 } else { 20 }
+    if std::env::var_os("CALLHOME_FULL").is_some() { 100 } else { 25 }
 }
 
-/// Sends numbered alarms at [`RATE`] until told to stop; returns how many were accepted.
-fn load(
-    chain: &Chain,
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicUsize>,
-) -> std::thread::JoinHandle<()> {
-    let options = Options::new(chain.socket(), "load", "1");
-    let client = Client::open(options).expect("a client");
+/// One of the shipped integrators, killed and started again at the same address.
+struct Collector {
+    arguments: Vec<String>,
+    process: Option<Process>,
+    to: String,
+}
+
+impl Collector {
+    fn start(chain: &Chain, kind: &str, listen: &str, rules: &str) -> Self {
+        let folder = &chain.nodes[0].folder;
+        let file = folder.join(format!("{kind}.toml"));
+        std::fs::write(&file, rules).expect("written");
+        let free = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let to = free.local_addr().expect("an address").to_string();
+        drop(free);
+        let (socket, spill) = (chain.socket(), folder.join("spill"));
+        let path = |path: &std::path::Path| path.display().to_string();
+        let words = ["integrator", kind, "--socket", &path(&socket), "--spill", &path(&spill)];
+        let more = ["--rules", &path(&file), listen, &to, "--log", "error"];
+        let arguments = words.iter().chain(&more).map(|word| (*word).to_owned()).collect();
+        let mut collector = Self { arguments, process: None, to };
+        collector.kill();
+        collector
+    }
+
+    /// KILL, then started again.
+    fn kill(&mut self) {
+        self.process = None;
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        self.process = Some(Process::start(&arguments));
+    }
+}
+
+const LINES: &str = "format = 1\nkind = \"syslog\"\n\n[[rule]]\nid = \"load/line\"\n\
+    match = { app = \"load\" }\nbecomes = \"event\"\nseverity = \"minor\"\ntext = \"{text}\"\n";
+
+/// Sends numbered lines by UDP, which nobody acknowledges; returns how many.
+fn lines(to: String, rate: u64, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
     std::thread::spawn(move || {
-        let started = Instant::now();
-        let mut tickets: std::collections::VecDeque<Ticket> = Default::default();
-        let mut number = 0_u64;
-        while !stop.load(Ordering::Relaxed) || !tickets.is_empty() {
-            let due = started.elapsed().as_millis() as u64 * RATE / 1000;
-            while number < due && tickets.len() < 4000 && !stop.load(Ordering::Relaxed) {
-                let at = jiff::Timestamp::now().as_millisecond();
-                let alarm = AlarmCall::new(
-                    &format!("host-{}", number % 7),
-                    at,
-                    "load",
-                    Severity::Major,
-                    &format!("n{number}"),
-                );
-                tickets.push_back(client.send(Call::Event(integrator_api::EventCall::new(
-                    &alarm.instance,
-                    at,
-                    "load",
-                    Severity::Major,
-                    &alarm.text,
-                ))));
-                number += 1;
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let (started, mut next) = (Instant::now(), 0);
+        while !stop.load(Ordering::Relaxed) {
+            let due = started.elapsed().as_millis() as u64 * rate / 1000;
+            while next < due {
+                let line = format!("<13>1 - web1 load - - - s{next}");
+                let _ = socket.send_to(line.as_bytes(), &to);
+                next += 1;
             }
-            while let Some(ticket) = tickets.front() {
-                match ticket.wait_for(Duration::from_millis(5)) {
-                    Some(done) => {
-                        done.expect("accepted in the end");
-                        sent.fetch_add(1, Ordering::Relaxed);
-                        tickets.pop_front();
-                    }
-                    None => break,
-                }
-            }
+            std::thread::sleep(Duration::from_millis(5));
         }
+        next
     })
 }
 
@@ -74,7 +93,7 @@ fn stored(chain: &Chain) -> HashMap<String, usize> {
     let mut texts = HashMap::new();
     let mut cursor = String::new();
     loop {
-        let page = chain.api(&format!("/events?limit=5000{cursor}"));
+        let page = chain.api(&format!("/events?limit=10000{cursor}"));
         for item in page["items"].as_array().unwrap() {
             *texts.entry(item["text"].as_str().unwrap().to_owned()).or_insert(0) += 1;
         }
@@ -85,27 +104,14 @@ fn stored(chain: &Chain) -> HashMap<String, usize> {
     }
 }
 
-// QUE-2, MLM-2 (plain HTTP), MLM-3, IPC-1: what was accepted survives kills of every tier, once
-// each, and the accounts balance.
-#[test]
-fn kills_over_all_tiers_lose_nothing_and_double_nothing() {
-    let mut chain = Chain::start("");
-    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let loading = load(&chain, stop.clone(), sent.clone());
-    wait_for("the first messages", || (sent.load(Ordering::Relaxed) > 100).then_some(()));
-    for kill in 0..kills() {
-        std::thread::sleep(Duration::from_millis(150));
-        chain.kill(kill % 4);
-    }
-    stop.store(true, Ordering::Relaxed);
-    loading.join().expect("the load ends");
-    let accepted = sent.load(Ordering::Relaxed);
-    let texts = wait_for("all to arrive", || {
-        let texts = stored(&chain);
-        (texts.len() >= accepted).then_some(texts)
+/// Waits until nothing is under way: spills and queues are empty.
+fn settle(chain: &Chain) {
+    wait_for("the spills to be empty", || {
+        let metrics = chain.operator(0, "/metrics");
+        let lines = metrics.lines().filter(|l| l.starts_with("callhome_integrator_spill_bytes{"));
+        let spills: Vec<&str> = lines.collect();
+        (spills.len() >= 2 && spills.iter().all(|line| line.ends_with(" 0"))).then_some(())
     });
-    assert_eq!(texts.len(), accepted, "lost");
-    assert!(texts.values().all(|n| *n == 1), "stored twice");
     for i in 0..4 {
         wait_for("the accounts to balance", || {
             let account = chain.account(i);
@@ -113,5 +119,66 @@ fn kills_over_all_tiers_lose_nothing_and_double_nothing() {
             (account.queued == 0).then_some(())
         });
     }
-    println!("{} kills, {accepted} messages accepted, 0 lost, 0 twice", kills());
+}
+
+// QUE-2, MLM-2 (plain HTTP), MLM-3, IPC-1: what was accepted survives kills of every tier and of
+// integrators, once each, and the accounts balance.
+#[test]
+fn kills_over_all_tiers_and_integrators_lose_nothing_and_double_nothing() {
+    let mut chain = Chain::start("");
+    let mut snmp = Collector::start(&chain, "snmp", "--listen", informs::RULES);
+    let mut syslog = Collector::start(&chain, "syslog", "--listen-udp", LINES);
+    let folder = tempfile::tempdir().unwrap();
+    let mut load = Load::start(folder.path(), &chain.socket(), RATES[0]);
+    let (stop, lives) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let informing = informs::send(snmp.to.clone(), RATES[1], stop.clone(), lives.clone());
+    let net_snmp = informs::send_by_net_snmp(snmp.to.clone(), stop.clone(), lives.clone());
+    let lining = lines(syslog.to.clone(), RATES[2], stop.clone());
+    wait_for("the first messages", || (stored(&chain).len() > 100).then_some(()));
+    let started = Instant::now();
+    for kill in 0..kills() {
+        std::thread::sleep(Duration::from_millis(150));
+        match kill % VICTIMS {
+            SNMP => {
+                lives.fetch_add(1, Ordering::SeqCst);
+                snmp.kill();
+            }
+            SYSLOG => syslog.kill(),
+            node if node < SNMP => chain.kill(node),
+            _ => load.kill(),
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    let mut answered = informing.join().expect("the informs end");
+    answered.extend(net_snmp.join().expect("snmpinform ends"));
+    let lines = lining.join().expect("the lines end");
+    let accepted = load.finish();
+    wait_for("all to arrive", || {
+        let texts = stored(&chain);
+        let here = |text: &String| texts.contains_key(text);
+        (accepted.iter().all(here) && answered.iter().all(|a| here(&a.text))).then_some(())
+    });
+    settle(&chain);
+    let texts = stored(&chain);
+    let may: HashMap<&str, usize> =
+        answered.iter().map(|a| (a.text.as_str(), a.copies_max)).collect();
+    let mut repeats = 0;
+    for (text, copies) in &texts {
+        let most = may.get(text.as_str()).copied().unwrap_or(1);
+        assert!(*copies <= most, "{text} is stored {copies} times");
+        repeats += copies - 1;
+    }
+    let of = |first: char| texts.keys().filter(|text| text.starts_with(first)).count();
+    assert!(of('s') > 0, "some lines arrive");
+    println!(
+        "{} kills in {seconds:.0} s: {} calls and {} informs accepted, {} of {lines} lines arrived \
+        by UDP, {} stored; 0 lost, 0 twice, {repeats} informs again whose answer died with the \
+        integrator",
+        kills(),
+        accepted.len(),
+        answered.len(),
+        of('s'),
+        texts.len(),
+    );
 }

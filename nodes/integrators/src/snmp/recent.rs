@@ -27,6 +27,9 @@ const ABOUT_THE_ORIGIN: [&str; 3] = [
 
 /// What was accepted lately, with a `T` for each that the caller wants back at a repeat. Decides
 /// by the time it is given, milliseconds of any monotonic clock.
+///
+/// In memory only: an inform that is stored, and whose answer dies with the process, is new to the
+/// next process when it is repeated. It is stored twice then; answered unasked it could be lost.
 #[derive(Debug)]
 pub struct Recent<T> {
     by_content: HashMap<String, Vec<Seen<T>>>,
