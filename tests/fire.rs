@@ -6,7 +6,6 @@ mod sandbox;
 
 use std::{
     collections::BTreeSet,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,7 +14,7 @@ use std::{
 };
 
 use integrator_api::{Call, Client, EventCall, Options, Severity, Verdict};
-use sandbox::{Up, chain::Chain, get, request, text, wait_for};
+use sandbox::{Up, chain::Chain, get, request, small::Small, wait_for};
 use serde_json::Value;
 
 /// Names of the actors in a tree, by full path.
@@ -103,45 +102,18 @@ fn each_actor_may_panic_under_traffic() {
     println!("{} actors, 3 panics each, {accepted} events accepted and stored once", paths.len());
 }
 
-/// A small tmpfs, unmounted when dropped.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn mount(bytes: u64) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let size = format!("size={bytes}");
-        let done = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(folder.path())
-            .output()
-            .ok()?;
-        if !done.status.success() {
-            println!("skipped: full disk: mount is refused here: {}", text(&done.stderr).trim());
-            return None;
-        }
-        Some(Self(folder))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 // A full disk makes a node refuse with storage_down, stay alive, and recover by itself.
 #[test]
 fn full_disk_is_told_and_recovered_from() {
     let Some(disk) = Small::mount(48 << 20) else { return };
-    let mut chain = Chain::start_in(disk.0.path(), "<store keep-free-bytes=\"1048576\"/>");
+    let mut chain = Chain::start_in(disk.path(), "<store keep-free-bytes=\"1048576\"/>");
     let client = Client::open(Options::new(chain.socket(), "load", "1")).unwrap();
     let event = |text: &str| {
         let at = jiff::Timestamp::now().as_millisecond();
         Call::Event(EventCall::new("host-1", at, "load", Severity::Major, text))
     };
     client.send(event("before")).wait().expect("accepted");
-    let ballast = disk.0.path().join("ballast");
-    fill(&ballast);
+    disk.fill();
     let pid = chain.nodes[0].process.as_ref().unwrap().child.id();
     let during = client.send(event("during"));
     wait_for("the node to say storage_down", || {
@@ -149,7 +121,7 @@ fn full_disk_is_told_and_recovered_from() {
         let (status, body) = get(&url.trim().replace("http://", ""), "/readyz", "");
         (status == 503 && body.contains("storage_down")).then_some(())
     });
-    std::fs::remove_file(&ballast).unwrap();
+    disk.make_room();
     // The client still has what was refused for now, and sends it again by itself.
     drop(during);
     wait_for("the node to take messages again", || client.send(event("after")).wait().ok());
@@ -161,12 +133,4 @@ fn full_disk_is_told_and_recovered_from() {
             list["items"].as_array()?.iter().filter_map(|e| e["text"].as_str()).collect();
         (texts.contains(&"before") && texts.contains(&"after")).then_some(())
     });
-}
-
-/// Fills the disk of that file.
-fn fill(path: &std::path::Path) {
-    use std::io::Write;
-    let mut file = std::fs::File::create(path).unwrap();
-    let block = vec![0x5a_u8; 64 << 10];
-    while file.write_all(&block).is_ok() {}
 }

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod alarm;
+pub mod beside;
 pub mod check;
 pub mod client;
 pub mod commands;

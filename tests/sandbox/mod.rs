@@ -10,6 +10,7 @@ use std::{
 };
 
 pub mod chain;
+pub mod small;
 pub mod tap;
 
 use serde_json::Value;

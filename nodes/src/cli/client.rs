@@ -4,7 +4,10 @@ use std::{path::Path, time::Duration};
 use reqwest::{Method, Response, StatusCode, header};
 use serde_json::Value;
 
-use super::common::{Common, Failure, exit, line_of};
+use super::{
+    beside::Beside,
+    common::{Common, Failure, exit, line_of},
+};
 
 /// Until there is a connection: longer is a server that is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -87,15 +90,17 @@ impl Client {
         json(self, response).await
     }
 
-    /// As `get`, where the server itself may wait `wait_s` seconds.
+    /// As `get`, where the server itself may wait `wait_s` seconds for nodes; with what it says
+    /// beside the answer.
     pub async fn get_waiting(
         &self,
         path: &str,
         query: &Query,
         wait_s: u64,
-    ) -> Result<Value, Failure> {
+    ) -> Result<(Value, Beside), Failure> {
         let response = self.send(Method::GET, path, query, None, &[], wait_s).await?;
-        json(self, response).await
+        let beside = Beside::read(response.headers());
+        Ok((json(self, response).await?, beside))
     }
 
     /// PUT or POST of JSON, which may take `wait_s` seconds of the server's own.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     client::Client,
-    common::{Common, Failure, exit, finish},
+    common::{Common, Failure, exit, finish, note},
     ls::{Rows, items},
     table::plain,
     trace::WAIT_S_MAX,
@@ -57,7 +57,10 @@ pub async fn ledger(args: &Args, common: &Common, out: &mut dyn Write) -> Result
         query.push(("wait_s", args.wait.to_string()));
         query.extend(args.node.iter().map(|node| ("node", node.clone())));
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let page = client.get_waiting("/api/v1/ledger", &query, args.wait).await?;
+        let (page, beside) = client.get_waiting("/api/v1/ledger", &query, args.wait).await?;
+        if let Some(silent) = beside.silent(&client).await {
+            note(&format!("{silent} did not answer: the account is its last heartbeat's"));
+        }
         let ledgers = items(&page)?;
         seen += ledgers.len();
         wrong.extend(ledgers.iter().filter(|ledger| ledger["balanced"] != true).map(words));
@@ -83,7 +86,7 @@ pub async fn ledger(args: &Args, common: &Common, out: &mut dyn Write) -> Result
         _ if args.check && seen == 0 => Err(Failure::new(
             exit::REFUSED,
             "no node has given an account yet",
-            "nodes report it with their heartbeats, every 30 s: ask again",
+            "nodes say it when they are asked: is one registered? callhome ls nodes",
         )),
         _ => Ok(exit::OK),
     }

@@ -26,7 +26,8 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// Answers `METHOD path?query` with a status and JSON; anything else with 404.
+    /// Answers `METHOD path?query` with a status and JSON; anything else with 404. What stands
+    /// under the key `headers` of the JSON goes into headers instead.
     pub(crate) fn start(answers: &[(&str, u16, Value)]) -> Self {
         let answers: Answers = Arc::new(
             answers.iter().map(|(line, s, v)| ((*line).to_owned(), *s, v.clone())).collect(),
@@ -84,7 +85,13 @@ async fn answer(
     });
     match answers.iter().find(|(recorded, _, _)| *recorded == line) {
         Some((_, status, json)) => {
-            HttpResponse::build(StatusCode::from_u16(*status).unwrap()).json(json)
+            let (mut answer, mut json) =
+                (HttpResponse::build(StatusCode::from_u16(*status).unwrap()), json.clone());
+            let headers = json.as_object_mut().and_then(|fields| fields.remove("headers"));
+            for (name, value) in headers.iter().flat_map(|h| h.as_object().unwrap()) {
+                answer.insert_header((name.as_str(), value.as_str().unwrap()));
+            }
+            answer.json(json)
         }
         None => HttpResponse::NotFound()
             .json(serde_json::json!({"detail": format!("no {line}"), "verdict": "give_up"})),

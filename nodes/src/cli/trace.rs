@@ -6,8 +6,9 @@ use protocol::MessageId;
 use serde_json::{Value, json};
 
 use super::{
+    beside::Beside,
     client::Client,
-    common::{Common, Failure, coloured, exit, finish},
+    common::{Common, Failure, coloured, exit, finish, note},
     table::{Look, Table, plain, seconds, time},
 };
 
@@ -48,27 +49,33 @@ pub async fn trace(args: &Args, common: &Common, out: &mut dyn Write) -> Result<
     let client = Client::server(common)?;
     let path = format!("/api/v1/trace/{}", id.to_string().replace('/', "."));
     let query = [("wait_s", args.wait.to_string())];
-    let trace = client.get_waiting(&path, &query, args.wait).await?;
+    let (trace, beside) = client.get_waiting(&path, &query, args.wait).await?;
+    let silent = beside.silent(&client).await;
     if common.json() {
         writeln!(out, "{trace}")?;
     } else {
         let look = Look { coloured: coloured(), now: Timestamp::now() };
-        write!(out, "{}", head(&trace, look.now))?;
+        write!(out, "{}", head(&trace, &beside, look.now))?;
         hops(&trace, look, out)?;
     }
     out.flush()?;
     if trace["state"] == "unknown" {
-        return Err(Failure::new(
-            exit::NO_SUCH_ID,
-            format!("no node that was asked has {id}"),
-            "a node that is silent may have it: callhome ls nodes; wait longer with --wait 45",
-        ));
+        let help = match silent {
+            Some(silent) => format!("{silent} did not answer and may have it; ask again, or there"),
+            None if args.wait == 0 => "nobody was asked: ask nodes with --wait 5".to_owned(),
+            None => "callhome ls messages lists what arrived".to_owned(),
+        };
+        let message = format!("no node that was asked has {id}");
+        return Err(Failure::new(exit::NO_SUCH_ID, message, help));
+    }
+    if let Some(silent) = silent {
+        note(&format!("{silent} did not answer"));
     }
     Ok(exit::OK)
 }
 
 /// What is said above the hops.
-fn head(trace: &Value, now: Timestamp) -> String {
+fn head(trace: &Value, beside: &Beside, now: Timestamp) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<12}{value}\n"));
     let word = |key: &str| trace[key].as_str().map(plain);
@@ -77,10 +84,14 @@ fn head(trace: &Value, now: Timestamp) -> String {
     }
     let reason = word("reason").map(|reason| format!(" ({reason})")).unwrap_or_default();
     line("state", format!("{}{reason}", word("state").unwrap_or_else(|| "-".to_owned())));
-    for (name, key) in [("at", "node_id"), ("class", "class")] {
-        if let Some(value) = word(key) {
-            line(name, value);
-        }
+    if let Some(node) = word("node_id") {
+        let queue = beside.queue.as_ref().map(|queue| format!(" in {queue}"));
+        let tries = beside.attempts.filter(|tries| *tries > 0);
+        let tries = tries.map(|tries| format!(", {tries} tries of its link failed"));
+        line("at", [Some(node), queue, tries].into_iter().flatten().collect());
+    }
+    if let Some(class) = word("class") {
+        line("class", class);
     }
     for (name, key) in
         [("occurred", "occurred_at"), ("accepted", "accepted_at"), ("stored", "stored_at")]
@@ -157,6 +168,31 @@ mod tests {
         trace(&args(ID), &server.common(Format::Json), &mut out).await.unwrap();
         let json: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(json["hops"][0]["node"], "proxy");
+    }
+
+    #[actix_web::test]
+    async fn where_it_stands_and_who_said_nothing_is_told() {
+        let mut queued = recorded("queued");
+        queued["node_id"] = json!("018f6f2a-5c3e-7c11-9a54-3d2b1a0f9e42/3");
+        queued["reason"] = json!("storage_down");
+        queued["headers"] = json!({"callhome-queue": "up", "callhome-attempts": "7",
+            "callhome-unanswered-count": "2",
+            "callhome-unanswered": "018f6f2a-5c3e-7c11-9a54-3d2b1a0f9e42/2, x"});
+        let node = "GET /api/v1/nodes/018f6f2a-5c3e-7c11-9a54-3d2b1a0f9e42.2";
+        let server = Recorded::start(&[(ASKED, 200, queued), (node, 200, json!({"node": "mlm"}))]);
+        let common = server.common(Format::Table);
+        let mut out = Vec::new();
+        assert_eq!(trace(&args(ID), &common, &mut out).await.unwrap(), exit::OK);
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("state       queued (storage_down)\n"), "{out}");
+        assert!(out.contains("/3 in up, 7 tries of its link failed\n"), "{out}");
+        let (_, beside) = Client::server(&common)
+            .unwrap()
+            .get_waiting(ASKED.trim_start_matches("GET "), &[], 0)
+            .await
+            .unwrap();
+        let silent = beside.silent(&Client::server(&common).unwrap()).await;
+        assert_eq!(silent.as_deref(), Some("mlm, x"));
     }
 
     #[actix_web::test]
