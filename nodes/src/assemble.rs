@@ -3,7 +3,11 @@ pub mod stores;
 
 use std::{ffi::OsString, net::SocketAddr, path::Path, sync::Arc};
 
-use actix_web::{App, HttpServer, dev::ServerHandle, web};
+use actix_web::{
+    App, HttpServer,
+    dev::{ServerHandle, Service as _},
+    web,
+};
 use extension::{
     communications::{Door, Protocol},
     records::Records,
@@ -11,7 +15,7 @@ use extension::{
 };
 use module_redb::{OpenError, Options, RedbStore};
 use roles::app_server::tree::Make;
-use tracing::{info, warn};
+use tracing::{Instrument, Span, info, warn};
 
 use crate::{
     config::{Code, Config, Problem},
@@ -105,9 +109,12 @@ pub fn api_door(
     let api = web::Data::new(module_api::Api::new(records, Arc::new(tokens)));
     let listener = std::net::TcpListener::bind(address)?;
     let address = listener.local_addr()?;
+    let span = Span::current();
     let make = move || {
-        let api = api.clone();
-        App::new().configure(move |app| module_api::configure(app, api))
+        let (api, span) = (api.clone(), span.clone());
+        App::new()
+            .wrap_fn(move |request, next| next.call(request).instrument(span.clone()))
+            .configure(move |app| module_api::configure(app, api))
     };
     let server = HttpServer::new(make)
         .workers(1)
@@ -206,14 +213,15 @@ pub fn integrator_socket(
         LaunchError::new(69, e, help)
     })?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let task = actix_web::rt::spawn(async move {
+    let serving = async move {
         let stopped = async {
             let _ = stopped.await;
         };
         if let Err(error) = socket.serve(door, stopped).await {
             tracing::error!(target: "ipc", %error, "integrator socket ended");
         }
-    });
+    };
+    let task = actix_web::rt::spawn(serving.in_current_span());
     Ok(OpenSocket { stop, task })
 }
 

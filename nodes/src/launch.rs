@@ -33,7 +33,7 @@ use roles::{
 };
 use supervision::{Backoff, ChildSpec, Exit, Intensity, Strategy, Supervisor, SupervisorHandle};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{Instrument, info};
 use uuid::Uuid;
 
 use crate::{
@@ -138,6 +138,12 @@ impl Node {
 
 /// Starts a node by its checked configuration.
 pub async fn launch(config: &Config, settings: Settings<'_>) -> Result<Node, LaunchError> {
+    // Whatever its parts log, says whose it is.
+    let span = tracing::info_span!("node", node = config.name, role = %config.roles);
+    launch_parts(config, settings).instrument(span).await
+}
+
+async fn launch_parts(config: &Config, settings: Settings<'_>) -> Result<Node, LaunchError> {
     make_folder(settings.folder)?;
     let opened = assemble::open_store(settings.folder, config)?;
     let store = opened.store;

@@ -6,6 +6,7 @@ pub mod config;
 pub mod health;
 pub mod integrator_metrics;
 pub mod launch;
+pub mod log_lines;
 pub mod node;
 pub mod node_view;
 pub mod operator;

@@ -14,7 +14,7 @@ use roles::{
     },
 };
 use supervision::ChildSpec;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use crate::{
     assemble::{self, OpenSocket},
@@ -87,13 +87,14 @@ impl CustomerPolicy {
             LaunchError::new(70, format!("signals cannot be heard: {e}"), "restart the node")
         })?;
         let (watched, folder) = (Arc::downgrade(&policy), folder.to_owned());
-        actix_web::rt::spawn(async move {
+        let reading = async move {
             while hangup.recv().await.is_some()
                 && let Some(policy) = watched.upgrade()
             {
                 policy.read_again(&folder);
             }
-        });
+        };
+        actix_web::rt::spawn(reading.in_current_span());
         Ok(policy)
     }
 

@@ -7,7 +7,9 @@ use std::{
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::error;
-use tracing_subscriber::{EnvFilter, Registry, prelude::*, reload};
+use tracing_subscriber::{EnvFilter, Registry, fmt::format::JsonFields, prelude::*, reload};
+
+use crate::log_lines::JsonLines;
 
 static FILTER: OnceLock<Mutex<reload::Handle<EnvFilter, Registry>>> = OnceLock::new();
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -32,7 +34,7 @@ pub fn start(filter: &str, format: &str) {
     let json = format == "json" || (format != "text" && !terminal);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match json {
-        true => layer.json().flatten_event(true).with_current_span(true).boxed(),
+        true => layer.fmt_fields(JsonFields::new()).event_format(JsonLines).boxed(),
         false => layer.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).boxed(),
     };
     if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    sandbox::{Up, get, wait_for},
+    sandbox::{Up, callhome, get, text, wait_for},
     support::{QUIET, against, alarm, bearer, done, http, metric, refused, shared},
 };
 
@@ -190,4 +190,28 @@ fn drills_break_an_actor_and_the_node_serves_on() {
         (trace["state"] == "delivered").then_some(())
     });
     refused(&against(&up, &["drill", "stop", "nobody"]), 66);
+}
+
+/// The log in JSON lines: each has time, level, target and message, and says whose it is.
+#[test]
+fn every_line_of_a_node_says_whose_it_is() {
+    let up = Up::start(&["--snmp", "off", "--syslog", "off", "--no-inventory", "--log", "info"]);
+    let socket = up.data().join("proxy/integrator.sock").display().to_string();
+    let own = ["send", "event", "--socket", &socket, "--instance", "a", "--type", "t"];
+    let said = callhome(&[&own[..], &["--severity", "minor", "--text", "x"]].concat());
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    let mut nodes = std::collections::BTreeSet::new();
+    for line in up.process.log().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        for key in ["timestamp", "level", "target", "message"] {
+            assert!(line[key].is_string(), "{key} in {line}");
+        }
+        assert!(!line.to_string().contains("Some("), "{line}");
+        if ["delivery", "proxy", "app_server"].contains(&line["target"].as_str().unwrap()) {
+            assert!(line["node"].is_string() && line["role"].is_string(), "{line}");
+        }
+        nodes.extend(line["node"].as_str().map(str::to_owned));
+    }
+    let all = ["app-server", "applications-mlm", "mlm", "proxy"].map(str::to_owned);
+    assert_eq!(nodes, all.into());
 }

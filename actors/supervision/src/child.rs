@@ -4,6 +4,7 @@ use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, Arbiter, Context, Supervised, dev::channel::channel};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tracing::{Instrument, Span};
 
 use crate::{ActorRef, Exit, Lifeline, Supervisor, actor::reside, tree::Entry, watchdog};
 
@@ -187,10 +188,14 @@ impl ChildSpec {
         if let Home::Unborn(resident) = std::mem::replace(&mut self.home, Home::Homeless) {
             // One instance at a time is started.
             let (starts, orders) = mpsc::channel(1);
+            // All that is logged below a supervisor stands in the span in which it was started.
+            let span = Span::current();
             let settled = match self.own_arbiter {
-                true => spawn_on_own_arbiter(self.entry.path(), move || resident(orders)),
+                true => spawn_on_own_arbiter(self.entry.path(), move || {
+                    Box::pin(resident(orders).instrument(span))
+                }),
                 false => {
-                    actix::spawn(resident(orders));
+                    actix::spawn(resident(orders).instrument(span));
                     true
                 }
             };

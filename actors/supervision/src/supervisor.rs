@@ -3,6 +3,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
 
 use crate::{
     Backoff, ChildSpec, Exit, Intensity, State, TreeNode,
@@ -150,7 +151,7 @@ impl Supervisor {
         let (ready, is_ready) = oneshot::channel();
         let (phase, phase_rx) = watch::channel(Phase::Starting);
         let (reference, entry) = (self.reference(), self.entry.clone());
-        actix::spawn(async move {
+        let tree = async move {
             self.entry.started();
             let begin = async {
                 if is_ready.await.is_ok() {
@@ -161,7 +162,8 @@ impl Supervisor {
             self.entry.set_state(State::Stopped);
             drop(self);
             phase.send_replace(Phase::Ended(exit));
-        });
+        };
+        actix::spawn(tree.in_current_span());
         SupervisorHandle { stop, phase: phase_rx, reference, entry }
     }
 

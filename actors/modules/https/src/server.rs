@@ -7,7 +7,7 @@ use std::{
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
-    dev::{Server, ServerHandle},
+    dev::{Server, ServerHandle, Service as _},
     http::{StatusCode, header},
     web,
 };
@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use extension::communications::{Door, Peer};
 use futures_util::StreamExt;
 use protocol::{Refusal, Verdict, limits};
+use tracing::{Instrument, Span};
 
 use crate::{EXCHANGE_PATH, MEDIA_TYPE};
 
@@ -60,8 +61,12 @@ pub fn serve(address: SocketAddr, door: Arc<dyn Door>) -> Result<DoorServer, Ser
     let listener = TcpListener::bind(address).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let door: web::Data<dyn Door> = web::Data::from(door);
+    // Its workers have threads of their own; what they log stands in the span of who serves.
+    let span = Span::current();
     let server = HttpServer::new(move || {
+        let span = span.clone();
         App::new()
+            .wrap_fn(move |request, next| next.call(request).instrument(span.clone()))
             .app_data(door.clone())
             .service(
                 web::resource(EXCHANGE_PATH)
@@ -112,7 +117,8 @@ async fn exchange(
     };
     let peer = Peer { id: None, address: request.peer_addr() };
     let knocked = door.clone();
-    let work = actix_web::rt::spawn(async move { knocked.knock(peer, body, hold).await });
+    let knock = async move { knocked.knock(peer, body, hold).await };
+    let work = actix_web::rt::spawn(knock.in_current_span());
     // What is held for a child that is gone would take the next ring, and answer nobody.
     let _held = (!hold.is_zero()).then(|| AbortOnDrop(work.abort_handle()));
     let refusal = match work.await {

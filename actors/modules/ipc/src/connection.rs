@@ -28,6 +28,7 @@ use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
+use tracing::Instrument;
 
 use crate::{
     callbacks::Connected,
@@ -106,10 +107,12 @@ pub(crate) async fn serve(
         return;
     }
     let registrations = (registrations, answer.registration);
-    let writer = tokio::spawn(write_all(write, outs, registrations, end.clone()));
+    let writing = write_all(write, outs, registrations, end.clone());
+    let writer = tokio::spawn(writing.in_current_span());
     let how = converse(read, frames, &session, &connected, out, end, ends, closing).await;
     connected.ended();
-    tracing::info!(integrator = %name, how = ?how, "integrator disconnected");
+    // The proxy tells of it, too; how it ended is for who looks for the cause.
+    tracing::debug!(integrator = %name, how = ?how, "integrator disconnected");
     session.ended(how).await;
     // Its answers are written when the last sender is gone; it panics for nobody.
     let _ = writer.await;

@@ -8,6 +8,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
     Socket, connection,
@@ -56,10 +57,11 @@ impl Socket {
             let Some(peer) = credentials(&stream) else { continue };
             let (door, closing) = (door.clone(), closing.clone());
             let rule = self.rule;
-            connections.spawn(async move {
+            let served = async move {
                 connection::serve(stream, peer, rule, door, closing).await;
                 drop(permit);
-            });
+            };
+            connections.spawn(served.in_current_span());
         }
         drop(listener);
         drop(self);

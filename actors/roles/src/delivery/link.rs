@@ -22,7 +22,7 @@ use protocol::{
 };
 use supervision::Route;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 use super::{
     doorbell::Doorbell,
@@ -381,7 +381,7 @@ impl Shared {
         };
         match exchange.number == 0 || again {
             true => settled.await,
-            false => drop(actix::spawn(settled)),
+            false => drop(actix::spawn(settled.in_current_span())),
         }
         let mut now = self.now();
         now.one_run = false;
