@@ -5,6 +5,8 @@ mod sandbox;
 
 #[path = "contract/action.rs"]
 mod action;
+#[path = "contract/addresses.rs"]
+mod addresses;
 #[path = "contract/api.rs"]
 mod api;
 #[path = "contract/commands.rs"]
@@ -15,6 +17,8 @@ mod configuration;
 mod files;
 #[path = "contract/lists.rs"]
 mod lists;
+#[path = "contract/names.rs"]
+mod names;
 #[path = "contract/node_door.rs"]
 mod node_door;
 #[path = "contract/operator.rs"]

@@ -68,6 +68,7 @@ fn open_failed(error: &OpenError) -> LaunchError {
         OpenError::InUse { .. } => (69, "stop the process that has it, or choose another folder"),
         OpenError::UnknownFormat { .. } => (78, "use the version that wrote it, or a newer one"),
         OpenError::Io { .. } => (69, "look at the folder's rights and the disk's room"),
+        OpenError::Damaged { .. } => (70, "callhome queue fsck tells more"),
         OpenError::Store { .. } => (70, "look at the disk; callhome queue fsck tells more"),
     };
     LaunchError::new(code, error, help)
@@ -174,7 +175,7 @@ pub fn check_store(folder: &Path) -> Vec<Problem> {
         )],
         // A node that runs checks each value as it reads it.
         Err(module_redb::OpenError::InUse { .. }) => Vec::new(),
-        Err(error) => vec![problem(error.to_string(), "look at the rights of the folder")],
+        Err(error) => vec![problem(error.to_string(), open_failed(&error).help.as_str())],
     }
 }
 

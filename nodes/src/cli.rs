@@ -17,6 +17,7 @@ pub mod stopped;
 pub mod support_bundle;
 pub mod table;
 pub mod trace;
+pub mod usage;
 
 #[cfg(test)]
 mod recorded;

@@ -5,9 +5,10 @@ use callhome::{
     cli::{
         check,
         commands::ClientCommand,
-        common::{Common, Format, Given, Throughout, With},
+        common::{Common, Format, Given, Throughout, With, complain, finish},
         send,
         stopped::Stores,
+        usage,
     },
     launch::LaunchError,
     node, programs, up,
@@ -51,9 +52,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, everything else is usage.
-            let code = if error.use_stderr() { 64 } else { 0 };
+            if error.use_stderr() {
+                return ExitCode::from(finish(Err(usage::failure(&error))));
+            }
             let _ = error.print();
-            return ExitCode::from(code);
+            return ExitCode::SUCCESS;
         }
     };
     ExitCode::from(run(cli))
@@ -89,10 +92,7 @@ fn started(ended: Result<u8, LaunchError>) -> u8 {
     match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("callhome: error: {error}");
-            if !error.help.is_empty() {
-                eprintln!("  help: {}", error.help);
-            }
+            complain(&error.to_string(), &error.help);
             error.code
         }
     }
@@ -113,10 +113,7 @@ fn integrate(command: IntegratorCommand, common: &Common) -> u8 {
     match runtime.block_on(integrators::command::run(command, &common.data, format)) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("callhome: error: {error}");
-            if let Some(help) = error.help() {
-                eprintln!("  help: {help}");
-            }
+            complain(&error.to_string(), error.help().unwrap_or_default());
             error.exit_code()
         }
     }

@@ -65,7 +65,8 @@ impl Process {
             LaunchError::new(
                 69,
                 format!("operator's door cannot listen on {bind}: {e}"),
-                "another node on this machine may have it: give each its own <operator bind>",
+                "another node of this machine may have it: end that one, give each its own \
+                 <operator bind>, or let up take free ports: --listen 127.0.0.1:0",
             )
         })?;
         let (operator, handle) = (server.address, server.handle.clone());

@@ -2,7 +2,7 @@
 use std::{
     path::PathBuf,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,6 +25,9 @@ const STARTED_WELL: Duration = Duration::from_secs(10);
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
 /// Exit code of a configuration that is wrong: starting again mends nothing quickly.
 const CONFIGURATION: i32 = 78;
+/// Exit codes (sysexits.h) of a start that would go no better a moment later: usage, an address in
+/// use, configuration.
+const CANNOT_START: [i32; 3] = [64, 69, CONFIGURATION];
 
 /// One program and its arguments.
 #[derive(Clone, Debug)]
@@ -39,28 +42,58 @@ pub struct Program {
     pub variables: Vec<(String, String)>,
 }
 
+/// A program that ended before it was ever ready, and says that it cannot start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedAtStart {
+    /// Name of the integrator.
+    pub name: String,
+    /// Its exit code.
+    pub code: i32,
+}
+
+/// What the programs have shown of themselves so far.
+#[derive(Debug, Default)]
+struct Shown {
+    /// Names, and the line behind `ready ` of each.
+    ready: Vec<(String, String)>,
+    /// The first that could not start.
+    failed: Option<FailedAtStart>,
+}
+
+type Known = Arc<Mutex<Shown>>;
+
+fn known(shown: &Known) -> MutexGuard<'_, Shown> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Programs that run until they are stopped.
 pub struct Programs {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    ready: Arc<Mutex<Vec<(String, String)>>>,
+    shown: Known,
 }
 
 impl Programs {
     /// Starts them all.
     pub fn start(programs: Vec<Program>) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let ready = Arc::new(Mutex::new(Vec::new()));
+        let shown = Known::default();
         let tasks = programs
             .into_iter()
-            .map(|p| actix_web::rt::spawn(keep_running(p, stopped.clone(), ready.clone())))
+            .map(|p| actix_web::rt::spawn(keep_running(p, stopped.clone(), shown.clone())))
             .collect();
-        Self { stop, tasks, ready }
+        Self { stop, tasks, shown }
     }
 
     /// What each said when it was ready: its name and the line behind `ready `.
     pub fn ready(&self) -> Vec<(String, String)> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        known(&self.shown).ready.clone()
+    }
+
+    /// The first that ended before it was ready and would do so again; it is tried again all the
+    /// same.
+    pub fn failed_at_start(&self) -> Option<FailedAtStart> {
+        known(&self.shown).failed.clone()
     }
 
     /// Whether each has said that it is ready at least once.
@@ -78,11 +111,7 @@ impl Programs {
     }
 }
 
-async fn keep_running(
-    program: Program,
-    mut stop: watch::Receiver<bool>,
-    ready: Arc<Mutex<Vec<(String, String)>>>,
-) {
+async fn keep_running(program: Program, mut stop: watch::Receiver<bool>, shown: Known) {
     let mut wait = AGAIN_MIN;
     let mut hangups = signal(SignalKind::hangup()).ok();
     if hangups.is_none() {
@@ -92,7 +121,7 @@ async fn keep_running(
         let started = tokio::time::Instant::now();
         match spawn(&program) {
             Ok(mut child) => {
-                listen(&mut child, &program.name, &ready);
+                listen(&mut child, &program.name, &shown);
                 let ended = loop {
                     tokio::select! {
                         ended = child.wait() => break ended,
@@ -106,6 +135,7 @@ async fn keep_running(
                 if code == Some(CONFIGURATION) {
                     wait = AGAIN_MAX;
                 }
+                note_failure(&shown, &program.name, code);
             }
             Err(error) => {
                 warn!(target: "integrators", integrator = program.name, %error,
@@ -134,20 +164,29 @@ fn spawn(program: &Program) -> std::io::Result<Child> {
 }
 
 /// Passes on what it prints; remembers the line that says it is ready.
-fn listen(child: &mut Child, name: &str, ready: &Arc<Mutex<Vec<(String, String)>>>) {
+fn listen(child: &mut Child, name: &str, shown: &Known) {
     let Some(stdout) = child.stdout.take() else { return };
-    let (name, ready) = (name.to_owned(), ready.clone());
+    let (name, shown) = (name.to_owned(), shown.clone());
     actix_web::rt::spawn(async move {
         let mut lines = BufReader::new(stdout).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             info!(target: "integrators", integrator = name, "{line}");
             if let Some(words) = line.strip_prefix("ready ") {
-                let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+                let ready = &mut known(&shown).ready;
                 ready.retain(|(known, _)| *known != name);
                 ready.push((name.clone(), words.to_owned()));
             }
         }
     });
+}
+
+/// Keeps that a program cannot start, where it was never ready.
+fn note_failure(shown: &Known, name: &str, code: Option<i32>) {
+    let mut shown = known(shown);
+    let was_ready = shown.ready.iter().any(|(ready, _)| ready == name);
+    if let Some(code) = code.filter(|code| CANNOT_START.contains(code) && !was_ready) {
+        shown.failed.get_or_insert(FailedAtStart { name: name.to_owned(), code });
+    }
 }
 
 /// Ends at the next HUP of this process.

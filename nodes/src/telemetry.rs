@@ -21,10 +21,18 @@ const SECONDS: &[f64] =
 /// Time between two sortings of samples.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// Put before every filter, so that what follows may say otherwise: the web server tells of its
+/// workers, which are none of a node's events.
+const BY_DEFAULT: &str = "actix_server=warn";
+
+fn filter_of(filter: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(format!("{BY_DEFAULT},{filter}"))
+}
+
 /// Starts logging to stderr and counting. `format` is `auto`, `json` or `text`; auto is text on a
 /// terminal. A second call changes nothing.
 pub fn start(filter: &str, format: &str) {
-    let Ok(filter) = EnvFilter::try_new(filter) else {
+    let Ok(filter) = filter_of(filter) else {
         eprintln!("callhome: error: log filter {filter:?} is not one");
         eprintln!("  help: as in info or info,delivery=debug");
         return start("info", format);
@@ -73,7 +81,7 @@ fn keep_small(handle: PrometheusHandle) {
 
 /// Changes what is logged from now on.
 pub fn set_filter(filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
+    let filter = filter_of(filter).map_err(|e| e.to_string())?;
     let handle = FILTER.get().ok_or("this process logs in another way")?;
     let handle = handle.lock().unwrap_or_else(PoisonError::into_inner);
     handle.reload(filter).map_err(|e| e.to_string())

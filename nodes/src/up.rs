@@ -1,7 +1,8 @@
 //! `callhome up`: every role in one process, as separate nodes over loopback.
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use crate::{
     launch::{LaunchError, Node, Settings, launch},
     portal::{self, OpenPortal},
     process::{Process, Signals, start_logging, write_line},
-    programs::{Program, Programs},
+    programs::{FailedAtStart, Program, Programs},
     role::{Role, RoleSet},
 };
 
@@ -22,6 +23,9 @@ use crate::{
 const REGISTERED_WITHIN: Duration = Duration::from_secs(30);
 /// How long integrators may take to say that they are ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
+/// How long the addresses of integrators may take to become free: those of an `up` that was killed
+/// end by themselves, a moment later.
+const FREED_WITHIN: Duration = Duration::from_secs(1);
 /// Where the operator's door is unless ports are free ones.
 const OPERATOR_PORT: u16 = 7070;
 
@@ -35,13 +39,35 @@ pub struct UpArgs {
     pub listen: SocketAddr,
     /// Address for SNMP traps, or off [127.0.0.1:1162; a free port with --listen …:0]
     #[arg(long, value_name = "A:P|off")]
-    pub snmp: Option<String>,
+    pub snmp: Option<Listen>,
     /// Address for syslog over UDP and TCP, or off [127.0.0.1:1514; likewise]
     #[arg(long, value_name = "A:P|off")]
-    pub syslog: Option<String>,
+    pub syslog: Option<Listen>,
     /// Do not collect the inventory of this host
     #[arg(long)]
     pub no_inventory: bool,
+}
+
+/// Where an integrator listens, if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// It is not started.
+    Off,
+    /// There.
+    At(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At).map_err(|_| {
+                "an address and a port, such as 127.0.0.1:1162, or the word off".to_owned()
+            }),
+        }
+    }
 }
 
 /// The two customers of a trial: who is served, and who serves.
@@ -81,7 +107,14 @@ pub async fn run(args: &UpArgs, common: &Common) -> Result<u8, LaunchError> {
     let _ = process.sign_in.set(std::sync::Arc::new(move || {
         Ok(format!("{portal_url}/sign-in?code={}", portal::new_code(&sessions)?))
     }));
-    let integrators = ready_words(&running.programs).await;
+    let integrators = match ready_words(&running.programs).await {
+        Ok(words) => words,
+        Err(failed) => {
+            stop(running).await;
+            process.end().await;
+            return Err(failed);
+        }
+    };
     println!("ready portal={url}/sign-in?code={code} data={} {integrators}", common.data.display());
     let ended = wait(&running.nodes, signals).await;
     stop(running).await;
@@ -111,13 +144,16 @@ async fn stop(running: Running) {
 }
 
 async fn start(args: &UpArgs, process: &Process) -> Result<Running, LaunchError> {
+    let integrators = integrators(args);
+    if !process.data.join(Role::Proxy.as_str()).join("callhome.xml").exists() {
+        can_listen(&integrators).await?;
+    }
     let customers = customers(&process.data)?;
     let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     let mut nodes: Vec<Node> = Vec::new();
     let roles = [Role::AppServer, Role::ApplicationsMlm, Role::Mlm, Role::Proxy];
     let mut parent: Option<String> = None;
     let mut api = None;
-    let integrators = integrators(args);
     for role in roles {
         let provider = matches!(role, Role::AppServer | Role::ApplicationsMlm);
         let socket = process.data.join("proxy/integrator.sock");
@@ -217,7 +253,7 @@ fn customers(data: &Path) -> Result<Customers, LaunchError> {
     }
     let drawn = Customers { local: Uuid::now_v7(), provider: Uuid::now_v7() };
     let lines = format!("local {}\nprovider {}", drawn.local, drawn.provider);
-    write_line(&path, &lines, 0o644).map_err(|e| {
+    write_line(&path, &lines, 0o600).map_err(|e| {
         LaunchError::new(69, format!("{}: {e}", path.display()), "look at the folder's rights")
     })?;
     Ok(drawn)
@@ -226,16 +262,18 @@ fn customers(data: &Path) -> Result<Customers, LaunchError> {
 /// Integrators by kind with their options.
 fn integrators(args: &UpArgs) -> Vec<(&'static str, Vec<(&'static str, String)>)> {
     let free = args.listen.port() == 0;
-    let address = |given: &Option<String>, port: u16| {
-        let usual = format!("127.0.0.1:{}", if free { 0 } else { port });
-        let address = given.clone().unwrap_or(usual);
-        (address != "off").then_some(address)
+    let address = |given: Option<Listen>, port: u16| {
+        let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, if free { 0 } else { port }));
+        match given.unwrap_or(Listen::At(usual)) {
+            Listen::Off => None,
+            Listen::At(address) => Some(address.to_string()),
+        }
     };
     let mut wanted = Vec::new();
-    if let Some(address) = address(&args.snmp, 1162) {
+    if let Some(address) = address(args.snmp, 1162) {
         wanted.push(("snmp", vec![("listen", address)]));
     }
-    if let Some(address) = address(&args.syslog, 1514) {
+    if let Some(address) = address(args.syslog, 1514) {
         let both = vec![("listen-udp", address.clone()), ("listen-tcp", address)];
         wanted.push(("syslog", both));
     }
@@ -243,6 +281,35 @@ fn integrators(args: &UpArgs) -> Vec<(&'static str, Vec<(&'static str, String)>)
         wanted.push(("inventory", Vec::new()));
     }
     wanted
+}
+
+/// Tries the addresses of the integrators before anything is started: who has no port for them is
+/// told so at once, with the flag of this command. They bind for themselves later.
+async fn can_listen(integrators: &[(&str, Vec<(&str, String)>)]) -> Result<(), LaunchError> {
+    let until = tokio::time::Instant::now() + FREED_WITHIN;
+    for (kind, options) in integrators {
+        for (option, address) in options {
+            while let Err((protocol, error)) = try_to_bind(option, address) {
+                if tokio::time::Instant::now() < until {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+                let message = format!("{kind} cannot listen on {address} ({protocol}): {error}");
+                let help = format!(
+                    "free the address, choose another with --{kind} A:P, or do without: --{kind} off"
+                );
+                return Err(LaunchError::new(69, message, help));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn try_to_bind(option: &str, address: &str) -> Result<(), (&'static str, std::io::Error)> {
+    match option {
+        "listen-tcp" => TcpListener::bind(address).map(drop).map_err(|e| ("TCP", e)),
+        _ => UdpSocket::bind(address).map(drop).map_err(|e| ("UDP", e)),
+    }
 }
 
 /// The processes of a proxy's `<integrators>`.
@@ -271,9 +338,23 @@ pub fn programs(config: &Config, data: &Path, socket: &Path) -> Result<Vec<Progr
 }
 
 /// `snmp=A:P syslog=A:P`, as the integrators said when they were ready.
-async fn ready_words(programs: &Programs) -> String {
+///
+/// # Errors
+/// 69: one ended before it was ready, in a way that starting it again does not mend.
+async fn ready_words(programs: &Programs) -> Result<String, LaunchError> {
     let until = tokio::time::Instant::now() + READY_WITHIN;
     while !programs.all_ready() && tokio::time::Instant::now() < until {
+        if let Some(FailedAtStart { name, code }) = programs.failed_at_start() {
+            let help = match name.as_str() {
+                "inventory" => "its own words are above; --no-inventory does without it".to_owned(),
+                "snmp" | "syslog" => {
+                    format!("its own words are above; --{name} off does without it")
+                }
+                _ => "its own words are above; see <integrators> in the proxy's file".to_owned(),
+            };
+            let message = format!("integrator {name} cannot start (it ended with {code})");
+            return Err(LaunchError::new(69, message, help));
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let mut words = Vec::new();
@@ -287,5 +368,5 @@ async fn ready_words(programs: &Programs) -> String {
         warn!(target: "integrators", "some integrators are not ready yet; the log says why");
     }
     words.sort();
-    words.join(" ")
+    Ok(words.join(" "))
 }

@@ -14,6 +14,7 @@ pub mod ends;
 pub mod exchange;
 pub mod heartbeat;
 pub mod limits;
+pub mod media;
 pub mod message;
 pub mod question;
 pub mod refusal;

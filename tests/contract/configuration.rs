@@ -86,6 +86,12 @@ fn check_says_of_a_damaged_store_65_and_changes_nothing() {
     let said = text(&output.stdout) + &text(&output.stderr);
     assert_eq!(output.status.code(), Some(65), "{said}");
     assert!(said.contains("mlm"), "{said}");
+    // The stores are looked at whatever configuration is.
+    let good = written(folder.path(), "good.xml", &top(""));
+    let output = callhome(&["check", "--config", &good, "--data", data]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{said}");
+    assert!(said.contains("mlm"), "{said}");
     assert_eq!(std::fs::read(&store).unwrap(), bytes);
 }
 

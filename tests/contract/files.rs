@@ -29,7 +29,10 @@ fn files_have_their_modes_and_say_where_it_serves_until_a_clean_end() {
         ("server.url", 0o644),
         ("operator.url", 0o644),
         ("operator.token", 0o600),
+        ("customers", 0o600),
         ("proxy/integrator.sock", 0o660),
+        ("proxy/store.proof", 0o600),
+        ("proxy/store.acked", 0o600),
     ] {
         assert_eq!(mode(&data.join(file)), wanted, "{file}");
     }
@@ -131,6 +134,7 @@ fn what_up_starts_ends_with_it_also_by_kill() {
         let started = children(up.process.child.id());
         (started.len() >= 3).then_some(started)
     });
+    assert_eq!(mode(&up.data().join("spill")), 0o700);
     up.process.kill();
     wait_for("the integrators to end", || started.iter().all(|pid| !runs(*pid)).then_some(()));
     // What a kill leaves is in nobody's way: the next one starts over it.
@@ -205,6 +209,7 @@ fn data_or_an_address_in_use_is_69() {
     let said = refused(&callhome(&again), 69);
     assert!(said.contains("in use by process"), "{said}");
     assert!(said.contains(&up.process.child.id().to_string()), "{said}");
+    assert_eq!(said.matches("stop").count(), 1, "one help, in one place: {said}");
     // The first one is none the worse, and its files stand.
     assert_eq!(get(&up.operator(), "/readyz", "").0, 200);
     assert_eq!(get(&up.server(), "/api/v1/nodes", &up.token()).0, 200);

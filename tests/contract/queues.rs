@@ -87,6 +87,7 @@ fn queues_are_shown_of_running_and_of_stopped_nodes() {
     let shown = json(&proxy, &["queue", "show", &bulk]);
     assert_eq!((&shown["queue"], &shown["message_id"]), (&"up".into(), &bulk.clone().into()));
     checks_out(&json(&proxy, &["queue", "fsck"])[0]);
+    damaged_is_shown_as_far_as_it_can_be_read(&chain, &stopped, &bulk);
 
     // All of it travels on when the parent is back, but what expired.
     wait_for("a second to pass", || {
@@ -113,6 +114,50 @@ fn queues_are_shown_of_running_and_of_stopped_nodes() {
         let expired: u64 = ledgers.iter().filter_map(|l| l["expired"].as_u64()).sum();
         (expired == 1 && ledgers.iter().all(|l| l["balanced"] == true)).then_some(())
     });
+}
+
+/// A store whose head is gone: fsck says so, and what it holds is shown all the same.
+fn damaged_is_shown_as_far_as_it_can_be_read(chain: &Chain, whole: &Value, id: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    for file in ["store.redb", "store.proof"] {
+        std::fs::copy(chain.nodes[0].folder.join(file), folder.path().join(file)).unwrap();
+    }
+    let store = folder.path().join("store.redb");
+    let mut bytes = std::fs::read(&store).unwrap();
+    bytes[..4096].fill(0x5a);
+    std::fs::write(&store, &bytes).unwrap();
+    refused(&callhome(&["queue", "fsck", "--data", data]), 65);
+    let without = |rows: &Value| {
+        let rows = rows.as_array().unwrap().iter();
+        let row = rows.map(|r| [&r["queue"], &r["precedence"], &r["messages"], &r["bytes"]]);
+        row.map(|cells| cells.map(Value::to_string)).collect::<Vec<_>>()
+    };
+    assert_eq!(without(&json(data, &["queue", "ls"])), without(whole));
+    let shown = callhome(&["queue", "show", id, "--data", data, "-o", "json"]);
+    let said = text(&shown.stderr);
+    assert_eq!(shown.status.code(), Some(0), "{said}");
+    assert!(said.contains("damaged") && said.contains("callhome queue fsck"), "{said}");
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["message_id"], id);
+    assert_eq!(std::fs::read(&store).unwrap(), bytes, "looking changes nothing");
+}
+
+/// A folder of a node without an API needs no server; what only warns is a row of its own.
+#[test]
+fn doctor_is_content_with_a_folder_that_has_no_api() {
+    let chain = Chain::start("");
+    sent(&chain, &ALARM);
+    let proxy = chain.nodes[0].folder.display().to_string();
+    let checks = json(&proxy, &["doctor"]);
+    let row = |name: &str| {
+        let found = checks.as_array().unwrap().iter().find(|c| c["check"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {checks}")).clone()
+    };
+    assert_eq!(row("server")["status"], "pass", "{checks}");
+    assert!(row("server")["found"].as_str().unwrap().contains("has no API"), "{checks}");
+    assert_eq!(row("plain_links")["status"], "warn", "{checks}");
+    assert_eq!(row("delivering")["status"], "pass", "{checks}");
 }
 
 // QUE-7: the bytes queued are shown and never exceed the limit; a rejected newcomer is an error to

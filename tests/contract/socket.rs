@@ -327,6 +327,19 @@ fn refusals_have_the_codes_of_the_c_library() {
     assert_eq!(field(&large[2], "errno").as_i64(), Some(90));
     let long = raw.ask(5, "event", event("codes-1", &"x".repeat(1025)));
     assert!(["too_large", "malformed"].contains(&field(&long[2], "name").as_str().unwrap()));
+    // What is shown and compared has no characters that cannot be seen; a media type is one.
+    let odd = raw.ask(8, "instance", map(&[("instance", "codes\u{0}1".into())]));
+    assert_eq!(field(&odd[2], "name").as_str(), Some("malformed"), "{odd}");
+    let typed = [
+        ("instance", "codes-1".into()),
+        ("class", "core".into()),
+        ("subclass", "".into()),
+        ("data", Value::Binary(vec![7])),
+        ("encoding", "bad mime".into()),
+    ];
+    let typed = raw.ask(9, "data", map(&typed));
+    assert_eq!(field(&typed[2], "name").as_str(), Some("malformed"), "{typed}");
+    assert_eq!(field(&typed[2], "errno").as_i64(), Some(22));
     let method = raw.ask(6, "dance", map(&[]));
     assert!(!method[2].is_nil(), "{method}");
     assert_eq!(raw.ask(7, "bye", map(&[]))[2], Value::Nil);

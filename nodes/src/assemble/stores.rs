@@ -6,6 +6,9 @@ use module_redb::{OpenError, RedbStore};
 
 use crate::cli::common::{Failure, exit};
 
+/// What to do about a damaged store.
+const FSCK: &str = "callhome queue fsck says what is damaged; the next start salvages the rest";
+
 /// What a check of every value found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
@@ -47,12 +50,21 @@ pub fn look(
 ) -> Result<(), Failure> {
     let looked = RedbStore::look(folder).map_err(|error| failed(&error))?;
     see(&*looked).map_err(|error| {
-        Failure::new(
-            exit::REFUSED,
-            format!("{}: {error}", folder.display()),
-            "callhome queue fsck says what is damaged",
-        )
+        Failure::new(exit::REFUSED, format!("{}: {error}", folder.display()), FSCK)
     })
+}
+
+/// What the next start would salvage from a damaged store: `row` gets the rows by `table 0 key`,
+/// then `run` the runs in the order of their queues.
+///
+/// # Errors
+/// As [`check`].
+pub fn salvageable(
+    folder: &Path,
+    row: &mut dyn FnMut(&[u8], &[u8]),
+    run: &mut dyn for<'a> FnMut(&QueueName, Place, Value<'a>),
+) -> Result<(), Failure> {
+    module_redb::salvageable(folder, row, run).map_err(|error| failed(&error))
 }
 
 fn failed(error: &OpenError) -> Failure {
@@ -61,11 +73,8 @@ fn failed(error: &OpenError) -> Failure {
         OpenError::UnknownFormat { .. } => {
             (exit::CONFIGURATION, "use the version that wrote it, or a newer one")
         }
-        OpenError::Io { .. } => (
-            exit::UNREACHABLE,
-            "callhome queue fsck says whether it is damaged; else look at \
-                the folder's rights and the disk",
-        ),
+        OpenError::Damaged { .. } => (exit::REFUSED, FSCK),
+        OpenError::Io { .. } => (exit::UNREACHABLE, "look at the folder's rights and the disk"),
         OpenError::Store { .. } => (exit::INTERNAL, "look at the disk"),
     };
     Failure::new(code, error.to_string(), help)
@@ -215,6 +224,10 @@ mod tests {
         let rows = Stores.fsck(data.path(), None).unwrap();
         assert!(!rows[0].ok, "{rows:?}");
         assert_eq!((rows[0].messages, rows[0].salvaged), (0, 3), "{rows:?}");
+        // What is gone stays gone, and what is left is shown.
+        let rows = Stores.queues(data.path(), None).unwrap();
+        assert_eq!((rows.len(), rows[0].messages), (1, 2), "{rows:?}");
+        assert_eq!(Stores.messages(data.path(), None, None, 10).unwrap().len(), 2);
     }
 
     #[test]

@@ -159,7 +159,12 @@ pub fn findings(
     let environment = if args.no_environment { Environment::not_read() } else { process.clone() };
     let mut findings = Findings::default();
     let mut folders: Vec<PathBuf> = vec![args.data.clone()];
-    let nodes = if args.config.is_some() { Vec::new() } else { nodes_of_up(&args.data) };
+    let nodes = nodes_of_up(&args.data);
+    // Under `up` each node has a store of its own; under `node` it lies directly in DATA. Which
+    // configuration is looked at changes nothing in that.
+    let mut with_store = vec![args.data.clone()];
+    with_store.extend(nodes.iter().cloned());
+    let nodes = if args.config.is_some() { Vec::new() } else { nodes };
     if nodes.is_empty() {
         let wanted =
             Wanted { config: args.config.as_deref(), data: &args.data, environment: process };
@@ -173,9 +178,6 @@ pub fn findings(
             Err(problems) => findings.problems.extend(problems),
         }
     }
-    // Under `up` each node has a store of its own; under `node` it lies directly in DATA.
-    let mut with_store = vec![args.data.clone()];
-    with_store.extend(nodes.iter().cloned());
     for folder in nodes {
         let path = folder.join("callhome.xml");
         if path.exists() {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use protocol::heartbeat::only_warns;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -166,6 +167,11 @@ fn token_file(file: &Path) -> Finding {
 }
 
 async fn server(common: &Common) -> Vec<Finding> {
+    let here = |file: &str| common.data.join(file).exists();
+    if common.server.is_none() && !here("server.url") && here("operator.url") {
+        let found = "the node that runs here has no API; --server URL checks one elsewhere";
+        return vec![Finding::pass("server", found)];
+    }
     let client = match Client::server(common) {
         Ok(client) => client,
         Err(failure) => return vec![Finding::failed("server", &failure)],
@@ -217,16 +223,38 @@ async fn door(common: &Common) -> Vec<Finding> {
         Err(_) if common.server.is_some() => return Vec::new(),
         Err(failure) => return vec![Finding::failed("alive", &failure)],
     };
-    let mut findings = Vec::new();
+    let (mut findings, mut warnings) = (Vec::new(), Vec::new());
     for (check, path, part) in [
         ("alive", "/livez", "alive"),
         ("ready", "/readyz", "ready"),
         ("delivering", "/healthz", "delivering"),
     ] {
         findings.push(match client.look(path).await {
-            Ok(look) => health(check, part, &look),
+            Ok(look) => {
+                warnings.extend(warned(part, &look));
+                health(check, part, &look)
+            }
             Err(failure) => Finding::failed(check, &failure),
         });
+    }
+    findings.extend(warnings);
+    findings
+}
+
+/// What nodes only warn of, each in a row of its own: it is no cause of what fails.
+fn warned(part: &str, look: &Look) -> Vec<Finding> {
+    let said = look.json();
+    let mut findings: Vec<Finding> = Vec::new();
+    for node in said["nodes"].as_array().into_iter().flatten() {
+        let name = node["node"].as_str().map(plain).unwrap_or_default();
+        for reason in node[part]["reasons"].as_array().into_iter().flatten() {
+            let word = |key: &str| reason[key].as_str().map(plain).unwrap_or_default();
+            let check = word("name");
+            if only_warns(&check) {
+                let found = format!("{name}: {}", word("detail"));
+                findings.push(Finding::of(&check, Status::Warn, found, word("help")));
+            }
+        }
     }
     findings
 }
@@ -237,13 +265,16 @@ fn health(check: &str, part: &str, look: &Look) -> Finding {
     let nodes = said["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
     let (mut found, mut help) = (Vec::new(), Vec::new());
     let mut failed = false;
-    // A node that is well may say a warning.
+    // A node that is well may say more than that.
     for node in nodes {
         let name = node["node"].as_str().map(plain).unwrap_or_default();
         let is_ok = node[part]["ok"] != false;
         failed |= !is_ok;
         for reason in node[part]["reasons"].as_array().into_iter().flatten() {
             let word = |key: &str| reason[key].as_str().map(plain).unwrap_or_default();
+            if only_warns(&word("name")) {
+                continue;
+            }
             found.push(format!("{name}: {} ({})", word("name"), word("detail")));
             help.push(word("help"));
         }
@@ -340,6 +371,23 @@ mod tests {
         let warned = health("delivering", "delivering", &Look { body, ..alive });
         assert_eq!(warned.status, Status::Warn);
         assert_eq!(warned.found, "proxy: parent_unreachable (refused)");
+    }
+
+    #[test]
+    fn a_warning_is_a_row_of_its_own_and_no_cause() {
+        let reasons = json!([
+            {"name": "parent_unreachable", "detail": "refused", "help": "start the mlm"},
+            {"name": "plain_links", "detail": "plain HTTP", "help": "keep it private"}]);
+        let node = json!({"node": "proxy", "delivering": {"ok": false, "reasons": reasons}});
+        let body = json!({"status": "failing", "nodes": [node]}).to_string();
+        let look = Look { status: 503, date: None, body };
+        let failed = health("delivering", "delivering", &look);
+        assert_eq!(failed.found, "proxy: parent_unreachable (refused)");
+        assert_eq!(failed.help, "start the mlm");
+        let warnings = warned("delivering", &look);
+        let warning =
+            Finding::of("plain_links", Status::Warn, "proxy: plain HTTP", "keep it private");
+        assert_eq!(warnings, [warning]);
     }
 
     #[actix_web::test]

@@ -220,12 +220,52 @@ pub async fn list(args: &Args, common: &Common, out: &mut dyn Write) -> Result<u
     let client = Client::server(common)?;
     let mut sink = Rows::new(args.kind.columns(), common, now);
     let more = pages(&client, args.kind.path(), query, args.limit, &mut sink, out).await?;
+    if sink.printed == 0 {
+        known(&client, args).await?;
+    }
     sink.end(out)?;
     if more {
         let kind = args.kind.path().rsplit('/').next().unwrap_or_default();
         note(&format!("there are more {kind} than {}; --limit 0 lists all", args.limit));
     }
     Ok(exit::OK)
+}
+
+/// That a list is empty because a filter names nobody there is, is told apart from a list of
+/// nothing: 66.
+async fn known(client: &Client, args: &Args) -> Result<(), Failure> {
+    let named = args.customer.iter().map(|name| (Kind::Customers, "customer", name));
+    let named = named.chain(args.node.iter().map(|name| (Kind::Nodes, "node", name)));
+    let integrators = args.integrator.iter();
+    let named = named.chain(integrators.map(|name| (Kind::Integrators, "integrator", name)));
+    for (kind, what, name) in named {
+        if !is_known(client, kind.path(), what, name).await? {
+            return Err(Failure::new(
+                exit::NO_SUCH_ID,
+                format!("there is no {what} {name:?}"),
+                format!("callhome ls {what}s lists them"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the list at `path` has an object of that name or id; in ids `/` may be written `.`.
+async fn is_known(client: &Client, path: &str, what: &str, name: &str) -> Result<bool, Failure> {
+    let (id, dotted) = (format!("{what}_id"), name.replace('.', "/"));
+    let mut cursor = None::<String>;
+    loop {
+        let mut query = vec![("limit", PAGE_ROWS.to_string())];
+        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let page = client.get(path, &query).await?;
+        if items(&page)?.iter().any(|row| row[what] == name || row[&id] == dotted.as_str()) {
+            return Ok(true);
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => return Ok(false),
+        }
+    }
 }
 
 /// Reads a list page by page into `sink`, `limit` rows at most (0: all); whether there is more.

@@ -11,7 +11,7 @@ use integrator_api::{
     Accepted, AlarmCall, Call, CallError, Client, DataCall, EventCall, MessageId, Options, Outcome,
     Persistence, Precedence, Qos, Registered, Severity, State, Verdict,
 };
-use protocol::limits::DATA_BYTES_MAX;
+use protocol::{limits::DATA_BYTES_MAX, media::is_media_type};
 
 use super::common::{Common, Failure, Format, Given, exit, finish, note};
 
@@ -79,7 +79,7 @@ pub struct SendArgs {
     #[arg(long = "data", id = "payload", value_name = "FILE")]
     pub payload: Option<PathBuf>,
     /// MIME type of the payload [application/octet-stream]
-    #[arg(long, value_name = "MIME")]
+    #[arg(long, value_name = "MIME", value_parser = media_type)]
     pub encoding: Option<String>,
     /// When it happened, such as 2026-11-23T08:00:00Z [now]
     #[arg(long, value_name = "TIME")]
@@ -114,6 +114,13 @@ pub struct SendArgs {
     /// The token it wants; `send` asks none
     #[arg(long, value_name = "FILE", hide = true)]
     pub token_file: Option<PathBuf>,
+}
+
+fn media_type(text: &str) -> Result<String, String> {
+    match text.is_empty() || is_media_type(text) {
+        true => Ok(text.to_owned()),
+        false => Err("not a media type, such as text/plain or application/json".to_owned()),
+    }
 }
 
 fn word<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {

@@ -1,5 +1,7 @@
 //! The store half of `callhome queue`: reads the stores of nodes that do not run.
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -20,7 +22,7 @@ use roles::delivery::{
 };
 
 use super::{
-    common::{Failure, exit},
+    common::{Failure, exit, note},
     queue::{FsckRow, QueueRow, StoppedStores, queued},
 };
 use crate::assemble::stores;
@@ -63,11 +65,96 @@ fn nodes(data: &Path, wanted: Option<&str>) -> Result<Vec<(String, PathBuf)>, Fa
 }
 
 impl StoppedStores for Stores {
+/// One message that waits: its queue, the run it stands in, its position there, and its bytes on
+/// the wire.
+struct Waiting<'w> {
+    queue: &'w QueueName,
+    stored: &'w StoredRun,
+    at: u32,
+    bytes: u64,
+}
+
+/// Is shown each message that waits, oldest first.
+type EachMessage<'v> = &'v mut dyn FnMut(Waiting<'_>) -> ControlFlow<()>;
+
+/// What `step` makes of the messages of a store. Of a damaged one it gets what can be read, and
+/// stderr says so: reading changes nothing, and who looks wants to see what is left.
+fn gathered<A: Default>(
+    node: &str,
+    folder: &Path,
+    only: Option<Precedence>,
+    step: &mut dyn FnMut(&mut A, Waiting<'_>) -> ControlFlow<()>,
+) -> Result<A, Failure> {
+    let (mut all, mut damaged) = (A::default(), 0);
+    let wanted = |precedence| only.is_none_or(|only| only == precedence);
+    let looked = stores::look(folder, &mut |store| {
+        for (queue, precedence) in lanes(store)? {
+            if wanted(precedence) {
+                damaged += each(store, &queue, precedence, &mut |waiting| step(&mut all, waiting))?;
+            }
+        }
+        Ok(())
+    });
+    match looked {
+        Ok(()) if damaged > 0 => {
+            note(&format!(
+                "{node}: {damaged} damaged values are left out; callhome queue fsck tells more"
+            ));
+            Ok(all)
+        }
+        Ok(()) => Ok(all),
+        Err(failure) if failure.code == exit::REFUSED => {
+            note(&format!("{node}: {}", failure.message));
+            note(&format!(
+                "{node}: shown is what the next start salvages; callhome queue fsck tells more"
+            ));
+            let mut all = A::default();
+            salvaged(folder, &wanted, &mut |waiting| step(&mut all, waiting))?;
+            Ok(all)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Shows the messages that would be salvaged from a damaged store.
+fn salvaged(
+    folder: &Path,
+    wanted: &dyn Fn(Precedence) -> bool,
+    visit: EachMessage<'_>,
+) -> Result<(), Failure> {
+    let gone: RefCell<HashMap<Vec<u8>, Gone>> = RefCell::default();
+    let mut go_on = ControlFlow::Continue(());
+    let mut row = |key: &[u8], value: &[u8]| {
+        let key = key.strip_prefix(GONE.as_bytes()).and_then(|rest| rest.strip_prefix(&[0]));
+        if let Some(key) = key {
+            gone.borrow_mut().insert(key.to_vec(), Gone::from_bytes(value));
+        }
+    };
+    stores::salvageable(folder, &mut row, &mut |queue, place, value| {
+        let Value::Good(raw) = value else { return };
+        if go_on.is_break() || &*queue.0 == RECORDS || !wanted(place.precedence) {
+            return;
+        }
+        if let Ok(stored) = StoredRun::decode(&Bytes::copy_from_slice(raw)) {
+            let gone = gone.borrow().get(&*gone_key(queue, place)).cloned().unwrap_or_default();
+            go_on = present(queue, &stored, &gone, visit);
+        }
+    })
+}
+
     fn queues(&self, data: &Path, node: Option<&str>) -> Result<Vec<QueueRow>, Failure> {
         let mut rows = Vec::new();
         let now = Timestamp::now().as_millisecond();
         for (name, folder) in nodes(data, node)? {
-            stores::look(&folder, &mut |store| depths(store, &name, now, &mut rows))?;
+            rows.extend(gathered(
+                &name,
+                &folder,
+                None,
+                &mut |rows: &mut Vec<QueueRow>, waiting| {
+                    count(rows, &name, now, &waiting);
+                    ControlFlow::Continue(())
+                },
+            )?);
         }
         Ok(rows)
     }
@@ -81,29 +168,23 @@ impl StoppedStores for Stores {
     ) -> Result<Vec<serde_json::Value>, Failure> {
         let mut rows = Vec::new();
         for (name, folder) in nodes(data, node)? {
-            stores::look(&folder, &mut |store| {
-                for (queue, precedence) in lanes(store)? {
-                    if id.is_some_and(|id| id.precedence != precedence) {
-                        continue;
-                    }
-                    each(store, &queue, precedence, &mut |stored, at, bytes| {
-                        let header = &stored.run.header;
-                        if id.is_some_and(|id| id != id_at(header, at)) {
-                            return ControlFlow::Continue(());
-                        }
-                        if let Some(message) = message_at(&stored.run, at) {
-                            let object = queued(&name, &queue.0, bytes, header.replayed, &message);
-                            rows.push(object);
-                        }
-                        if rows.len() >= limit {
-                            return ControlFlow::Break(());
-                        }
-                        ControlFlow::Continue(())
-                    })?;
+            let only = id.map(|id| id.precedence);
+            let found = gathered(&name, &folder, only, &mut |rows: &mut Vec<_>, waiting| {
+                let header = &waiting.stored.run.header;
+                if id.is_some_and(|id| id != id_at(header, waiting.at)) {
+                    return ControlFlow::Continue(());
                 }
-                Ok(())
+                if let Some(message) = message_at(&waiting.stored.run, waiting.at) {
+                    let (queue, bytes) = (&waiting.queue.0, waiting.bytes);
+                    rows.push(queued(&name, queue, bytes, header.replayed, &message));
+                }
+                if rows.len() >= limit {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
             })?;
             rows.truncate(limit);
+            rows.extend(found);
         }
         Ok(rows)
     }
@@ -142,69 +223,74 @@ fn lanes(store: &dyn QueueStore) -> Result<Vec<(QueueName, Precedence)>, StoreEr
     Ok(queues.flat_map(|q| Precedence::ALL.iter().map(move |p| (q.clone(), *p))).collect())
 }
 
-fn depths(
-    store: &dyn QueueStore,
-    node: &str,
-    now: i64,
-    rows: &mut Vec<QueueRow>,
-) -> Result<(), StoreError> {
-    for (queue, precedence) in lanes(store)? {
-        let (mut messages, mut all, mut oldest) = (0, 0, None::<i64>);
-        each(store, &queue, precedence, &mut |stored, _, bytes| {
-            messages += 1;
-            all += bytes;
-            oldest.get_or_insert_with(|| received(&stored.run.header));
-            ControlFlow::Continue(())
-        })?;
-        if messages > 0 {
-            rows.push(QueueRow {
-                node: node.to_owned(),
-                queue: queue.0.to_string(),
-                precedence: precedence.word().to_owned(),
-                messages,
-                bytes: all,
-                oldest_age_s: oldest.map(|at| (now - at).max(0) as f64 / 1000.0),
-            });
-        }
+/// Counts a message in the row of its queue and precedence, which is the last one or a new one.
+fn count(rows: &mut Vec<QueueRow>, node: &str, now: i64, waiting: &Waiting<'_>) {
+    let header = &waiting.stored.run.header;
+    let (queue, precedence) = (&*waiting.queue.0, header.precedence.word());
+    if !rows.last().is_some_and(|row| row.queue == queue && row.precedence == precedence) {
+        rows.push(QueueRow {
+            node: node.to_owned(),
+            queue: queue.to_owned(),
+            precedence: precedence.to_owned(),
+            messages: 0,
+            bytes: 0,
+            oldest_age_s: Some((now - received(header)).max(0) as f64 / 1000.0),
+        });
     }
-    Ok(())
+    if let Some(row) = rows.last_mut() {
+        row.messages += 1;
+        row.bytes += waiting.bytes;
+    }
 }
 
-/// Run, position in it, and wire bytes of each message that waits, oldest first. One run is in
-/// memory at a time.
-type EachMessage<'v> = &'v mut dyn FnMut(&StoredRun, u32, u64) -> ControlFlow<()>;
-
+/// Visits the messages of one precedence of a queue, one run in memory at a time. Answers how many
+/// values are damaged.
 fn each(
     store: &dyn QueueStore,
     queue: &QueueName,
     precedence: Precedence,
     visit: EachMessage<'_>,
-) -> Result<(), StoreError> {
-    let mut failed = None;
+) -> Result<u64, StoreError> {
+    let (mut failed, mut damaged) = (None, 0);
     store.runs(queue, precedence, 0, &mut |position, value| {
-        // Damage is for fsck to tell.
-        let Value::Good(raw) = value else { return ControlFlow::Continue(()) };
-        let Ok(stored) = StoredRun::decode(&Bytes::copy_from_slice(raw)) else {
+        let stored = match value {
+            Value::Good(raw) => StoredRun::decode(&Bytes::copy_from_slice(raw)).ok(),
+            Value::Damaged(_) => None,
+        };
+        let Some(stored) = stored else {
+            damaged += 1;
             return ControlFlow::Continue(());
         };
-        let gone = match store.row(GONE, &gone_key(queue, Place { precedence, position })) {
-            Ok(row) => row.map(|row| Gone::from_bytes(&row)).unwrap_or_default(),
+        match store.row(GONE, &gone_key(queue, Place { precedence, position })) {
+            Ok(row) => {
+                let gone = row.map(|row| Gone::from_bytes(&row)).unwrap_or_default();
+                present(queue, &stored, &gone, visit)
+            }
             Err(error) => {
                 failed = Some(error);
-                return ControlFlow::Break(());
-            }
-        };
-        let header = &stored.run.header;
-        let there = (0..header.count).filter(|at| !header.is_left_out(*at));
-        for (at, message) in there.zip(Messages::of(&stored.run.messages)) {
-            let Ok((range, _)) = message else { break };
-            if !gone.has(at) {
-                visit(&stored, at, range.len() as u64)?;
+                ControlFlow::Break(())
             }
         }
-        ControlFlow::Continue(())
     })?;
-    failed.map_or(Ok(()), Err)
+    failed.map_or(Ok(damaged), Err)
+}
+
+/// Visits the messages of a run that are not gone.
+fn present(
+    queue: &QueueName,
+    stored: &StoredRun,
+    gone: &Gone,
+    visit: EachMessage<'_>,
+) -> ControlFlow<()> {
+    let header = &stored.run.header;
+    let there = (0..header.count).filter(|at| !header.is_left_out(*at));
+    for (at, message) in there.zip(Messages::of(&stored.run.messages)) {
+        let Ok((range, _)) = message else { break };
+        if !gone.has(at) {
+            visit(Waiting { queue, stored, at, bytes: range.len() as u64 })?;
+        }
+    }
+    ControlFlow::Continue(())
 }
 
 fn id_at(header: &RunHeader, at: u32) -> MessageId {

@@ -4,6 +4,7 @@ use crate::{
     limits::{
         CLOCK_TOLERANCE_MS, DATA_BYTES_MAX, NAME_BYTES_MAX, REGISTRATION_BYTES_MAX, TEXT_BYTES_MAX,
     },
+    media::is_media_type,
     registration::INSTANCES_MAX,
 };
 
@@ -25,20 +26,20 @@ impl Call {
             Self::Instances(c) => instances(&c.instances),
             Self::Remove(_) => Ok(()),
             Self::Alarm(c) => {
-                fits("type", c.kind.len(), NAME_BYTES_MAX)?;
+                name("type", &c.kind)?;
                 fits("text", c.text.len(), TEXT_BYTES_MAX)?;
-                fits("key", c.key.len(), NAME_BYTES_MAX)?;
+                name("key", &c.key)?;
                 payload(&c.data, &c.encoding)
             }
             Self::Event(c) => {
-                fits("type", c.kind.len(), NAME_BYTES_MAX)?;
-                fits("event_id", c.event_id.len(), NAME_BYTES_MAX)?;
+                name("type", &c.kind)?;
+                name("event_id", &c.event_id)?;
                 fits("text", c.text.len(), TEXT_BYTES_MAX)?;
                 payload(&c.data, &c.encoding)
             }
             Self::Data(c) => {
                 not_empty("class", &c.class)?;
-                fits("subclass", c.subclass.len(), NAME_BYTES_MAX)?;
+                name("subclass", &c.subclass)?;
                 payload(&c.data, &c.encoding)
             }
             Self::Capabilities(c) => fits("capabilities", c.capabilities.len(), DATA_BYTES_MAX),
@@ -65,12 +66,29 @@ fn not_empty(key: &str, value: &str) -> Result<(), CallError> {
     if value.is_empty() {
         return Err(CallError::malformed(format!("{key} is empty")));
     }
-    fits(key, value.len(), NAME_BYTES_MAX)
+    name(key, value)
+}
+
+/// A name, type, key or id is shown, compared and asked for: a character that cannot be seen makes
+/// two of them look alike, so none stands in it. In a text it may.
+fn name(key: &str, value: &str) -> Result<(), CallError> {
+    fits(key, value.len(), NAME_BYTES_MAX)?;
+    match value.contains(char::is_control) {
+        true => Err(CallError::malformed(format!("{key} has a control character"))),
+        false => Ok(()),
+    }
 }
 
 fn payload(data: &[u8], encoding: &str) -> Result<(), CallError> {
     fits("data", data.len(), DATA_BYTES_MAX)?;
-    fits("encoding", encoding.len(), NAME_BYTES_MAX)
+    fits("encoding", encoding.len(), NAME_BYTES_MAX)?;
+    match encoding.is_empty() || is_media_type(encoding) {
+        true => Ok(()),
+        false => {
+            let detail = format!("encoding is {encoding:?}, not a media type such as text/plain");
+            Err(CallError::malformed(detail))
+        }
+    }
 }
 
 fn instances(names: &[String]) -> Result<(), CallError> {
@@ -141,6 +159,23 @@ mod tests {
             let read = Call::read(call.method(), &call.map().into_bytes()).unwrap_err();
             assert_eq!(read, error, "both ends say the same");
         }
+    }
+
+    #[test]
+    fn names_hold_no_control_characters_and_texts_may() {
+        let odd = || "a\u{0}b".to_owned();
+        let calls = [
+            Call::Alarm(AlarmCall { instance: odd(), ..alarm() }),
+            Call::Alarm(AlarmCall { kind: odd(), ..alarm() }),
+            Call::Alarm(AlarmCall { key: "a\nb".into(), ..alarm() }),
+            Call::Alarm(AlarmCall { encoding: "bad mime".into(), ..alarm() }),
+            Call::Instances(InstancesCall { instances: vec![odd()] }),
+        ];
+        for call in calls {
+            let error = call.check().unwrap_err();
+            assert_eq!((error.name, error.errno), (Refusal::Malformed, Some(22)), "{error}");
+        }
+        Call::Alarm(AlarmCall { text: "two\nlines".into(), ..alarm() }).check().unwrap();
     }
 
     #[test]

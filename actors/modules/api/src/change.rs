@@ -111,6 +111,10 @@ pub(crate) async fn register_customer(request: HttpRequest, api: Shared, body: B
         let detail = format!("is a name of 1 to {NAME_BYTES_MAX} bytes");
         return Err(Problem::malformed(vec![Wrong::at("/customer", detail)]));
     }
+    if new.customer.contains(char::is_control) {
+        let detail = "has a control character; a name is one line of what can be seen";
+        return Err(Problem::malformed(vec![Wrong::at("/customer", detail)]));
+    }
     let key = key(&request)?;
     let work = async {
         let done = api.records.register_customer(&new.customer, key.as_deref());

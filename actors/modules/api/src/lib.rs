@@ -1,4 +1,5 @@
-//! The application server's JSON API over actix-web: `/api/v1`, `/api/openapi.json` (contract §5).
+//! The application server's JSON API over actix-web: `/api/v1`, `/api/openapi.json`, and
+//! `/problems/NAME` (contract §5).
 //!
 //! ```text
 //! let api = web::Data::new(Api::new(records, tokens));       // once a server
@@ -9,6 +10,7 @@ mod change;
 mod filters;
 mod guard;
 mod idempotency;
+mod named;
 mod read;
 mod routes;
 mod stream;

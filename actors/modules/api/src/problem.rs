@@ -155,7 +155,7 @@ impl Problem {
 }
 
 /// The sentence that is the same for every problem of that name.
-fn title(name: &str) -> &'static str {
+pub(crate) fn title(name: &str) -> &'static str {
     match name {
         "malformed" => "The request is malformed",
         "unauthenticated" => "The token is missing or not known",
@@ -170,6 +170,14 @@ fn title(name: &str) -> &'static str {
         "storage_down" => "The store cannot be used now",
         "stopping" => "The server is stopping",
         "queue_full" => "The queue is full",
+        "unknown_version" => "The version is not spoken here",
+        "loop" => "The message went in a circle",
+        "expired" => "The time to live ran out",
+        "poison" => "A service module failed at the message",
+        "not_registered" => "The node is not registered yet",
+        "name_in_use" => "The name is in use",
+        "moved" => "The records are elsewhere",
+        "new_incarnation" => "The numbers of the sender are not known",
         _ => "The server could not do it",
     }
 }

@@ -1,6 +1,6 @@
 //! The GETs: lists, single objects, traces, ledgers.
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use protocol::{MessageId, RemoteId};
+use protocol::{MessageId, RemoteId, media::is_media_type};
 use uuid::Uuid;
 
 use crate::{
@@ -128,8 +128,9 @@ pub(crate) async fn message_data(request: HttpRequest, api: Shared) -> Answered 
     let data = api.ask(&what, 0, api.records.message_data(id)).await?;
     let mut answer = tagged(&request, "application/octet-stream", data.data);
     let headers = answer.headers_mut();
-    if let (Ok(media), false) =
-        (header::HeaderValue::from_str(&data.encoding), data.encoding.trim().is_empty())
+    // Nodes of another version may have let in what is no media type.
+    if is_media_type(&data.encoding)
+        && let Ok(media) = header::HeaderValue::from_str(&data.encoding)
     {
         headers.insert(header::CONTENT_TYPE, media);
     }

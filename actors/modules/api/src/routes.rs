@@ -8,7 +8,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
-use crate::{Api, BODY_BYTES_MAX, change, guard as around, problem::Problem, read, stream};
+use crate::{Api, BODY_BYTES_MAX, change, guard as around, named, problem::Problem, read, stream};
 
 /// A path of openapi.json, as actix matches it, and its methods. Ids may hold slashes, so a
 /// longer path stands before the one it starts with.
@@ -57,8 +57,8 @@ pub(crate) const SERVED: &[Served] = &[
     served("/stream", "/stream", &["get"]),
 ];
 
-/// Adds `/api/v1` and `/api/openapi.json` to an application. Call it once a worker with clones
-/// of one `Data`, so that rates and remembered answers are the server's.
+/// Adds `/api/v1`, `/api/openapi.json` and `/problems/NAME` to an application. Call it once a
+/// worker with clones of one `Data`, so that rates and remembered answers are the server's.
 pub fn configure(app: &mut ServiceConfig, api: web::Data<Api>) {
     let mut v1 = web::scope("/v1")
         .wrap(from_fn(around::authenticated))
@@ -69,6 +69,16 @@ pub fn configure(app: &mut ServiceConfig, api: web::Data<Api>) {
     let openapi = web::resource("/openapi.json")
         .route(get().to(read::openapi))
         .default_service(web::to(|| async { wrong_method(&["get"]) }));
+    app.service(
+        web::scope("/problems")
+            .wrap(from_fn(around::around))
+            .service(
+                web::resource("/{name}")
+                    .route(get().to(named::problem))
+                    .default_service(web::to(|| async { wrong_method(&["get"]) })),
+            )
+            .default_service(web::to(named::none)),
+    );
     app.service(
         web::scope("/api")
             .app_data(api)

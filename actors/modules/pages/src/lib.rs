@@ -123,8 +123,8 @@ impl Portal {
     }
 }
 
-/// Adds the portal and `/api` to an application; call it in each worker with a clone of one
-/// portal. All paths that nothing else serves get its "not found".
+/// Adds the portal, `/api` and `/problems` to an application; call it in each worker with a clone
+/// of one portal. All paths that nothing else serves get its "not found".
 pub fn configure(cfg: &mut ServiceConfig, portal: Portal) {
     let form = || web::PayloadConfig::new(FORM_BYTES_MAX);
     let pages = web::scope("")
@@ -132,7 +132,7 @@ pub fn configure(cfg: &mut ServiceConfig, portal: Portal) {
         .app_data(web::Data::new(portal))
         .app_data(form())
         .service(
-            web::resource(["/api", "/api/{path:.*}"])
+            web::resource(["/api", "/api/{path:.*}", "/problems/{name}"])
                 .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
                 .route(web::to(pass_on::pass_on)),
         )

@@ -40,7 +40,7 @@ const HOP_BY_HOP: &[&str] = &[
     "content-length",
 ];
 
-/// Anything under `/api`.
+/// Anything under `/api`, and `/problems/NAME`.
 pub(crate) async fn pass_on(
     request: HttpRequest,
     portal: web::Data<Portal>,

@@ -49,6 +49,9 @@ fn locked(dir: &Path) -> Result<File, OpenError> {
 }
 
 fn failed(path: &Path, trouble: &Trouble) -> OpenError {
+    if let Trouble::Damaged(why) = trouble {
+        return OpenError::Damaged { path: path.to_owned(), why: why.clone() };
+    }
     let error = io::Error::other(trouble.to_string());
     OpenError::Io { path: path.to_owned(), error }
 }
@@ -95,6 +98,36 @@ fn raw(dir: &Path, path: &Path, show: ShowRun<'_>) -> Result<(Salvaged, u64), Tr
         Ok(())
     })?;
     Ok((found.salvaged(), found.damaged()))
+}
+
+/// Is shown each row by its key, which is `table 0 key`.
+type ShowRow<'s> = &'s mut dyn FnMut(&[u8], &[u8]);
+
+/// Shows what the next opening would salvage from a broken file, changing nothing: the rows, then
+/// the runs in the order of their queues.
+///
+/// # Errors
+/// In use by a process, no store there, or the disk fails.
+pub fn salvageable(dir: &Path, row: ShowRow<'_>, run: ShowRun<'_>) -> Result<(), OpenError> {
+    let _lock = locked(dir)?;
+    let path = dir.join(home::STORE);
+    let io = |e: io::Error| failed(&path, &Trouble::io(&e));
+    let file = File::open(&path).map_err(io)?;
+    let seed = home::read_proof(dir).map(|proof| proof.seed);
+    let found = salvage::scan(&file, seed).map_err(io)?;
+    let rows = found.each(&file, &mut |kind, key, value| {
+        if kind == Kind::Row {
+            row(key, value);
+        }
+        Ok(())
+    });
+    let runs = found.each(&file, &mut |kind, key, value| {
+        if let (Kind::Run, Some((queue, place))) = (kind, key::parse_run(key)) {
+            run(&queue, place, Value::Good(value));
+        }
+        Ok(())
+    });
+    rows.and(runs).map_err(|trouble| failed(&path, &trouble))
 }
 
 impl RedbStore {

@@ -23,7 +23,7 @@ mod store;
 mod trouble;
 
 pub use backend::Medium;
-pub use fsck::{FsckReport, Looked, fsck};
+pub use fsck::{FsckReport, Looked, fsck, salvageable};
 pub use home::{DAMAGED, LOCK, STORE};
 pub use open::{OpenError, OpenReport, Opened, Options, Salvaged, SetAside};
 pub use probe::probe;

@@ -104,7 +104,7 @@ pub struct Salvaged {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the folder (exit 69).
-    #[error("{} is in use{}; stop that process, or take another folder", dir.display(),
+    #[error("{} is in use{}", dir.display(),
         pid.map(|pid| format!(" by process {pid}")).unwrap_or_default())]
     InUse {
         /// Which folder.
@@ -113,13 +113,21 @@ pub enum OpenError {
         pid: Option<u32>,
     },
     /// Written by another version (exit 78). Nothing was changed.
-    #[error("{} has format {found}, which this version does not know; use the version that wrote \
-        it, or a newer one", path.display())]
+    #[error("{} has format {found}, which this version does not know", path.display())]
     UnknownFormat {
         /// Which file.
         path: PathBuf,
         /// What it says.
         found: u32,
+    },
+    /// The file is not what was written. Who looks at a store or checks it is told so; opening
+    /// one mends it.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// The disk fails, is full, or refuses (exit 69, try again).
     #[error("{}: {error}", path.display())]

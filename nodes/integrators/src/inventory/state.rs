@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -89,7 +89,8 @@ impl StateFile {
     /// # Errors
     /// The folder cannot be made.
     pub fn open(folder: &Path, name: &str) -> std::io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
+        // The spill's folder: what is in it is nobody else's business.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
         let name: String = name.chars().map(plain).collect();
         Ok(Self { path: folder.join(format!("{name}.state")) })

@@ -78,6 +78,10 @@ struct Bound {
     tcp: Vec<TcpListener>,
 }
 
+/// How often a free port is drawn anew, where datagrams had one whose number connections had not:
+/// on a machine that has half of its ports taken, all fail once in 65,536 starts.
+const DRAWS_MAX: u32 = 16;
+
 /// Binds all addresses; the two defaults when none is named.
 async fn bind(args: &SyslogArgs) -> Result<Bound, IntegratorError> {
     let (mut udp, mut tcp) = (args.listen_udp.clone(), args.listen_tcp.clone());
@@ -87,6 +91,13 @@ async fn bind(args: &SyslogArgs) -> Result<Bound, IntegratorError> {
     }
     let mut bound = Bound { udp: Vec::new(), tcp: Vec::new() };
     for address in udp {
+        let shared = tcp.iter().position(|other| *other == address && address.port() == 0);
+        if let Some(shared) = shared {
+            let (socket, listener) = bind_one_port(tcp.remove(shared)).await?;
+            bound.udp.push(socket);
+            bound.tcp.push(listener);
+            continue;
+        }
         let socket = bind_udp(address).await;
         let error = |error| IntegratorError::listen("--listen-udp", address, &error);
         bound.udp.push(socket.map_err(error)?);
@@ -97,6 +108,25 @@ async fn bind(args: &SyslogArgs) -> Result<Bound, IntegratorError> {
         bound.tcp.push(listener.map_err(error)?);
     }
     Ok(bound)
+}
+
+/// A free port for datagrams and connections alike, as syslog senders take one number for both.
+async fn bind_one_port(
+    address: SocketAddr,
+) -> Result<(tokio::net::UdpSocket, TcpListener), IntegratorError> {
+    let error = |flag| move |error| IntegratorError::listen(flag, address, &error);
+    let mut draws = 1;
+    loop {
+        let socket = bind_udp(address).await.map_err(error("--listen-udp"))?;
+        let drawn = socket.local_addr().map_err(error("--listen-udp"))?;
+        match TcpListener::bind(drawn).await {
+            Ok(listener) => return Ok((socket, listener)),
+            Err(taken) if taken.kind() == std::io::ErrorKind::AddrInUse && draws < DRAWS_MAX => {
+                draws += 1;
+            }
+            Err(failed) => return Err(error("--listen-tcp")(failed)),
+        }
+    }
 }
 
 impl Bound {
