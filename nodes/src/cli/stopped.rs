@@ -64,7 +64,6 @@ fn nodes(data: &Path, wanted: Option<&str>) -> Result<Vec<(String, PathBuf)>, Fa
     Ok(found)
 }
 
-impl StoppedStores for Stores {
 /// One message that waits: its queue, the run it stands in, its position there, and its bytes on
 /// the wire.
 struct Waiting<'w> {
@@ -142,6 +141,7 @@ fn salvaged(
     })
 }
 
+impl StoppedStores for Stores {
     fn queues(&self, data: &Path, node: Option<&str>) -> Result<Vec<QueueRow>, Failure> {
         let mut rows = Vec::new();
         let now = Timestamp::now().as_millisecond();
@@ -183,8 +183,8 @@ fn salvaged(
                 }
                 ControlFlow::Continue(())
             })?;
-            rows.truncate(limit);
             rows.extend(found);
+            rows.truncate(limit);
         }
         Ok(rows)
     }
