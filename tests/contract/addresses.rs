@@ -36,7 +36,7 @@ fn an_address_of_an_integrator_in_use_is_69_and_names_the_flag_of_up() {
         let (output, took) = up(&arguments.map(|a| a as &str), &[]);
         let said = refused(&output, 69);
         assert!(said.contains(&taken.to_string()), "{said}");
-        assert!(said.contains(&format!("  help: ")) && said.contains(&format!("--{flag} off")));
+        assert!(said.contains("  help: ") && said.contains(&format!("--{flag} off")));
         assert!(!said.contains("--listen"), "{said}");
         assert_eq!(said.matches("callhome: error:").count(), 1, "{said}");
         assert!(took < Duration::from_secs(10), "{took:?}");
