@@ -10,7 +10,7 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use protocol::socket::{Frame, Frames, Hello, Map};
@@ -322,4 +322,31 @@ fn once_ends_when_the_proxy_has_taken_all_and_with_75_where_it_has_not() {
     let (mut child, _said) = once(&chain, root.path(), "second");
     assert_eq!(child.wait().unwrap().code(), Some(0));
     wait_for("what was kept", || (told(&chain, "second") == 1).then_some(()));
+}
+
+// An integrator that came or went is told of at once, not with the next heartbeat: `send`, which is
+// gone after one message, stood as `registering` for up to half a minute.
+#[test]
+fn integrators_that_came_and_went_are_shown_so_within_seconds() {
+    let up = Up::start(&["--no-inventory"]);
+    let data = up.data_text();
+    let one = ["--instance", "a", "--type", "t", "--severity", "minor", "--text", "x"];
+    let mut all = vec!["--data", &data, "send", "event"];
+    all.extend(one);
+    let output = sandbox::callhome(&all);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let sent_at = Instant::now();
+    wait_for("the states", || {
+        let list = up.api("/integrators?limit=10");
+        let items = list["items"].as_array()?;
+        let is = |name: &str, state: &str| {
+            items.iter().any(|i| i["integrator"] == name && i["state"] == state)
+        };
+        (is("send", "away") && is("snmp", "connected") && is("syslog", "connected")).then_some(())
+    });
+    assert!(sent_at.elapsed() < Duration::from_secs(20), "{:?}", sent_at.elapsed());
+    let nodes = up.api("/nodes?limit=10");
+    for node in nodes["items"].as_array().unwrap() {
+        assert_eq!(node["state"], "operational", "{node}");
+    }
 }

@@ -84,7 +84,7 @@ fn ten_integrators_each_get_what_is_theirs() {
 
 async fn most_at_once(at_once: usize) -> (usize, usize) {
     let setup = Setup { at_once, ..Setup::default() };
-    let slow = Client::new(Callback::ALL, 60 * SECOND);
+    let slow = Client::new(&[Callback::Action], 60 * SECOND);
     let (site, connected) = site_with(&setup, &[("slow", &slow)]).await;
     for n in 0..6 {
         let instance = connected[0].instance(&format!("device-{n}")).await;

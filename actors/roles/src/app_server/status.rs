@@ -1,7 +1,7 @@
 //! What nodes last said: heartbeats become rows, so do times of instances' newest messages; the
 //! server's own figures are read for its ledger.
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,7 +9,11 @@ use std::{
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bytes::Bytes;
 use extension::storage::{Change, QueueStore, StoreError};
-use protocol::{RemoteId, codec::Writer, heartbeat::Heartbeat};
+use protocol::{
+    RemoteId,
+    codec::{Reader, Writer},
+    heartbeat::Heartbeat,
+};
 use supervision::{Lifeline, Route};
 
 use super::{
@@ -221,19 +225,16 @@ pub fn plan(
         }
         let mut bytes = Writer::new();
         beat.write(&mut bytes);
-        let regular_at = match (&before, beat.says.is_empty()) {
-            (Some(before), false) => before.regular_at,
-            _ => now,
-        };
+        let early = before.as_ref().filter(|before| is_early(before, beat));
+        let regular_at = early.map_or(now, |before| before.regular_at);
         let row = StatusRow {
             beat: bytes.into_vec().into(),
             newest,
             heard_at: now,
-            interval_ms: match (before, beat.says.is_empty()) {
+            interval_ms: match (&before, early) {
                 (None, _) => 0,
-                (Some(before), true) => interval(&before, now),
-                // It came because it was asked for.
-                (Some(before), false) => before.interval_ms,
+                (Some(before), None) => interval(before, now),
+                (_, Some(before)) => before.interval_ms,
             },
             regular_at,
         };
@@ -258,9 +259,81 @@ pub fn plan(
     Ok((overlay.take_changes(), nodes))
 }
 
+/// Whether a heartbeat came before its time: because the node was asked, or since an integrator
+/// came or went. It says nothing about the time between heartbeats.
+fn is_early(before: &StatusRow, beat: &Heartbeat) -> bool {
+    let connected = |beat: &Heartbeat| -> BTreeSet<RemoteId> {
+        beat.integrators.iter().filter(|i| i.connected).map(|i| i.id).collect()
+    };
+    let last = Heartbeat::read(&mut Reader::new(&before.beat));
+    !beat.says.is_empty() || last.is_ok_and(|last| connected(&last) != connected(beat))
+}
+
 /// The time between heartbeats, smoothed.
 fn interval(before: &StatusRow, now: i64) -> i64 {
     let since = if before.regular_at > 0 { before.regular_at } else { before.heard_at };
     let last = (now - since).max(1);
     if before.interval_ms == 0 { last } else { (3 * before.interval_ms + last) / 4 }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use module_memory::MemoryStore;
+    use protocol::heartbeat::{Account, Condition, Depth, IntegratorStatus, Mode};
+
+    use super::*;
+
+    fn beat(number: u64, connected: bool) -> Heartbeat {
+        let customer = RemoteId::customer(uuid::Uuid::from_u128(7));
+        let node = customer.child(3).unwrap();
+        let integrator = IntegratorStatus {
+            id: node.child(1).unwrap(),
+            connected,
+            module: Condition::Ok,
+            platform: Condition::Ok,
+            text: String::new(),
+        };
+        Heartbeat {
+            node,
+            epoch: 7,
+            beat: number,
+            order: number,
+            at: 0,
+            name: "site-a".to_owned(),
+            roles: vec!["proxy".to_owned()],
+            version: "1".to_owned(),
+            mode: Mode::Session,
+            account: Account::default(),
+            depths: [Depth::default(); 3],
+            reasons: Vec::new(),
+            configuration: String::new(),
+            done: Vec::new(),
+            integrators: vec![integrator],
+            path: Vec::new(),
+            says: Vec::new(),
+        }
+    }
+
+    // A heartbeat for the sake of news must not make the node seem silent until the next.
+    #[test]
+    fn news_of_integrators_say_nothing_about_the_time_between_heartbeats() {
+        let store: Arc<dyn QueueStore> = Arc::new(MemoryStore::new());
+        let mut intervals = Vec::new();
+        for (number, connected, at) in [
+            (1, true, 1),
+            (2, false, 5_001),
+            (3, false, 30_001),
+            (4, true, 31_001),
+            (5, true, 60_001),
+        ] {
+            let (changes, _) = plan(&store, &[beat(number, connected)], at).unwrap();
+            store.commit(&changes).unwrap();
+            let row = store.row(STATUS, beat(1, true).node.as_bytes()).unwrap().unwrap();
+            let row: StatusRow = from_row(&row).unwrap();
+            assert_eq!(row.heard_at, at);
+            intervals.push(row.interval_ms);
+        }
+        assert_eq!(intervals, [0, 0, 30_000, 30_000, 30_000]);
+    }
 }

@@ -21,7 +21,7 @@ use protocol::{
 };
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::warn;
 
@@ -40,15 +40,25 @@ use super::{
 pub const EVERY_SESSION: Duration = Duration::from_secs(30);
 /// The same where there is none.
 pub const EVERY_MESSAGE: Duration = Duration::from_secs(900);
+/// An integrator that came or went is told of after that: scripts come and go within a second.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Least time between two heartbeats for such news: each is a commit at every hop.
+const NEWS_EVERY: Duration = Duration::from_secs(5);
 /// Table of the last number. Key: the epoch.
 const BEATS: &str = "beats";
 /// Reasons in one heartbeat; the protocol's bound.
 const REASONS_MAX: usize = 16;
 
 /// How integrators are, once they have all said it or their time is over.
-type Integrators = Pin<Box<dyn Future<Output = Vec<IntegratorStatus>> + Send>>;
-/// Asks the integrators how they are, within its own time limit.
-pub type AskIntegrators = Arc<dyn Fn() -> Integrators + Send + Sync>;
+pub type Integrators = Pin<Box<dyn Future<Output = Vec<IntegratorStatus>> + Send>>;
+/// A proxy's integrators, as heartbeats tell of them.
+#[derive(Clone)]
+pub struct AskIntegrators {
+    /// Asks all how they are, within its own time limit.
+    pub ask: Arc<dyn Fn() -> Integrators + Send + Sync>,
+    /// Changes when one comes or goes.
+    pub changes: watch::Receiver<u64>,
+}
 /// Why the node is not ready or not delivering, as (name, detail).
 pub type AskReasons = Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>;
 
@@ -118,24 +128,29 @@ async fn run(settings: HeartbeatSettings) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = status.borrow_and_update().id;
     let mut integrators: Option<Vec<IntegratorStatus>> = None;
-    let mut asking: Option<Integrators> = None;
+    let mut asking: Option<Asking> = None;
+    let mut news = News::of(&settings);
     loop {
         let regular = tokio::select! {
             _ = ticks.tick() => {
-                asking.get_or_insert_with(|| ask(&settings));
+                asking.get_or_insert_with(|| Asking::of(&settings)).regular = true;
                 continue;
             }
             Ok(()) = status.changed() => {
                 let now = status.borrow_and_update().id;
                 if now != known {
                     known = now;
-                    asking.get_or_insert_with(|| ask(&settings));
+                    asking.get_or_insert_with(|| Asking::of(&settings)).regular = true;
                 }
                 continue;
             }
-            said = answer(&mut asking) => {
+            () = news.are_due() => {
+                asking.get_or_insert_with(|| Asking::of(&settings));
+                continue;
+            }
+            (said, regular) = answer(&mut asking) => {
                 (asking, integrators) = (None, Some(said));
-                true
+                regular
             }
             // Who asks does not wait for integrators: what they said last is told again.
             () = asked.notified(), if integrators.is_some() => false,
@@ -147,18 +162,60 @@ async fn run(settings: HeartbeatSettings) {
     }
 }
 
-fn ask(settings: &HeartbeatSettings) -> Integrators {
-    match &settings.integrators {
-        Some(ask) => ask(),
-        None => Box::pin(std::future::ready(Vec::new())),
+/// Integrators that are being asked, and whether for a heartbeat whose time it is.
+struct Asking {
+    said: Integrators,
+    regular: bool,
+}
+
+impl Asking {
+    fn of(settings: &HeartbeatSettings) -> Self {
+        let said = match &settings.integrators {
+            Some(integrators) => (integrators.ask)(),
+            None => Box::pin(std::future::ready(Vec::new())) as Integrators,
+        };
+        Self { said, regular: false }
     }
 }
 
 /// What the integrators say; pending while nobody asks them.
-async fn answer(asking: &mut Option<Integrators>) -> Vec<IntegratorStatus> {
+async fn answer(asking: &mut Option<Asking>) -> (Vec<IntegratorStatus>, bool) {
     match asking {
-        Some(asking) => asking.await,
+        Some(asking) => ((&mut asking.said).await, asking.regular),
         None => pending().await,
+    }
+}
+
+/// Integrators that came or went since they were told of.
+struct News {
+    changes: Option<watch::Receiver<u64>>,
+    due: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl News {
+    fn of(settings: &HeartbeatSettings) -> Self {
+        let changes = settings.integrators.as_ref().map(|integrators| integrators.changes.clone());
+        Self { changes, due: None, told: None }
+    }
+
+    /// Ends when it is time to tell; may be given up and begun anew.
+    async fn are_due(&mut self) {
+        let Some(changes) = &mut self.changes else { return pending().await };
+        let due = match self.due {
+            Some(due) => due,
+            None => {
+                if changes.changed().await.is_err() {
+                    return pending().await;
+                }
+                let settled = Instant::now() + SETTLE;
+                let due = self.told.map_or(settled, |told| settled.max(told + NEWS_EVERY));
+                *self.due.insert(due)
+            }
+        };
+        sleep_until(due).await;
+        changes.borrow_and_update();
+        (self.due, self.told) = (None, Some(Instant::now()));
     }
 }
 

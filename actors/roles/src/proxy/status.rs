@@ -11,7 +11,10 @@ use protocol::{
 use tokio::time::timeout;
 
 use super::{identifiers::INTEGRATORS, switchboard::Switchboard};
-use crate::delivery::{author::Author, heartbeat::AskIntegrators};
+use crate::delivery::{
+    author::Author,
+    heartbeat::{AskIntegrators, Integrators},
+};
 
 /// How long integrators have to say how they are (DESIGN §15).
 pub const STATUS_WITHIN: Duration = Duration::from_secs(5);
@@ -24,7 +27,8 @@ pub fn ask_integrators(
     author: Author,
     within: Duration,
 ) -> AskIntegrators {
-    Arc::new(move || {
+    let changes = switchboard.changes();
+    let ask = Arc::new(move || {
         let (switchboard, store, author) = (switchboard.clone(), store.clone(), author.clone());
         Box::pin(async move {
             let connected = switchboard.names();
@@ -36,8 +40,9 @@ pub fn ask_integrators(
                 Some(ask(&switchboard, id, name, connected, within))
             });
             join_all(asked).await
-        })
-    })
+        }) as Integrators
+    });
+    AskIntegrators { ask, changes }
 }
 
 /// Integrators with their numbers, the connected ones first.
