@@ -240,10 +240,11 @@ fn latest(view: &View<'_>, events: &[Event]) -> Markup {
                 div.tbl.two { table {
                     caption.vh { "Latest events" }
                     thead { tr {
-                        th scope="col" { "When" } th scope="col" { "What" }
-                        th scope="col" { "Instance" }
+                        th scope="col" { "Severity" } th scope="col" { "When" }
+                        th scope="col" { "What" } th scope="col" { "Instance" }
                     } }
                     tbody { @for event in events { tr {
+                        td { (sev(event.severity)) }
                         td { (time(event.occurred_at.0, "ago", now)) }
                         th scope="row" class="full" {
                             a href=(message_path(&event.message_id)) { (event.text) }

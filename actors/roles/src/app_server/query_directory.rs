@@ -197,9 +197,11 @@ impl Desk {
         node.roles.clone_from(&beat.roles);
         node.parent_id = beat.path.iter().find(|hop| **hop != id).copied();
         node.parent_id = node.parent_id.or(Some(self.identity().id));
-        node.queued = sum(|d| d.messages);
+        // All it has in custody: what waits for children and integrators, too.
+        node.queued = beat.account.queued;
         node.queued_bytes = sum(|d| d.bytes);
-        let oldest = beat.depths.iter().map(|d| d.oldest_age_ms).max().filter(|_| node.queued > 0);
+        let waits = beat.depths.iter().filter(|depth| depth.messages > 0);
+        let oldest = waits.map(|depth| depth.oldest_age_ms).max();
         node.oldest_age_s = oldest.map(|ms| ms as f64 / 1000.0);
         let held = beat.reasons.iter().find(|(name, _)| name == "throttle" || name == "stopped");
         node.delivering = Delivering {
