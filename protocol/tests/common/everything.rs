@@ -10,7 +10,7 @@ use protocol::{
     registration::{Registration, RegistrationAnswer},
     run::{Run, RunHeader},
     service::Service,
-    socket::Frames,
+    socket::{Counters, Frame, Frames, Notice},
 };
 
 /// Every class of a service block, and one nobody knows.
@@ -116,8 +116,12 @@ pub fn frames(bytes: &[u8]) -> usize {
     let mut frames = Frames::new();
     frames.buffer().extend_from_slice(bytes);
     let mut taken = 0;
-    while let Ok(Some(_)) = frames.next_frame() {
+    while let Ok(Some(frame)) = frames.next_frame() {
         taken += 1;
+        if let Frame::Notice { method, params } = frame {
+            taken += usize::from(Notice::read(&method, &params).is_ok());
+            taken += usize::from(Counters::read(&params).is_ok());
+        }
     }
     taken
 }
