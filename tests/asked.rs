@@ -5,7 +5,7 @@
 mod sandbox;
 
 use std::{
-    process::{Command, Output},
+    process::Output,
     time::{Duration, Instant},
 };
 
@@ -111,7 +111,7 @@ fn a_message_is_found_where_it_stands_and_who_says_nothing_is_named() {
     wait_for("the first alarm", || {
         (json(&trace(&arrived, "5"))["state"] == "delivered").then_some(())
     });
-    move_to(&mut chain, MLM, &disk);
+    chain.move_to(MLM, disk.path());
     let through = sent(&socket, "through");
     wait_for("the way by the small disk", || {
         (json(&trace(&through, "5"))["state"] == "delivered").then_some(())
@@ -157,18 +157,4 @@ fn a_message_is_found_where_it_stands_and_who_says_nothing_is_named() {
         (json(&trace(&unseen, "5"))["state"] == "delivered").then_some(())
     });
     chain.stop(PROXY);
-}
-
-/// Starts a node again with its folder on that disk.
-fn move_to(chain: &mut Chain, node: usize, disk: &Small) {
-    chain.stop(node);
-    let folder = disk.path().join("node");
-    let copied = Command::new("cp").arg("-a").args([&chain.nodes[node].folder, &folder]).status();
-    assert!(copied.unwrap().success());
-    let file = folder.join("callhome.xml");
-    let config = std::fs::read_to_string(&file).unwrap();
-    let config = config.replace("</node>", "<store keep-free-bytes=\"1048576\"/></node>");
-    std::fs::write(&file, config).unwrap();
-    chain.nodes[node].folder = folder;
-    chain.run(node);
 }

@@ -25,6 +25,8 @@ mod node_door;
 mod operator;
 #[path = "contract/queues.rs"]
 mod queues;
+#[path = "contract/refusals.rs"]
+mod refusals;
 #[path = "contract/schema.rs"]
 mod schema;
 #[path = "contract/socket.rs"]

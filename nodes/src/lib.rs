@@ -7,6 +7,7 @@ pub mod health;
 pub mod integrator_metrics;
 pub mod launch;
 pub mod log_lines;
+pub mod metric_names;
 pub mod node;
 pub mod node_view;
 pub mod operator;

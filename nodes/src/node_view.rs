@@ -1,8 +1,13 @@
 //! What the operator's door shows of one node: health, queues, ledger metrics.
-use std::sync::{Arc, RwLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
 
+use protocol::{Precedence, heartbeat::Depth};
 use roles::{
     delivery::{
+        durable_queue::UP,
         orders::{AskFigures, Figures},
         registration::NodeStatus,
         tree::Delivery,
@@ -30,6 +35,8 @@ pub struct NodeView {
     pub plain: Option<String>,
     /// What its integrators count; at a proxy.
     pub integrators: Option<Arc<Reports>>,
+    /// Queues that were told of at the last scrape.
+    pub told: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl NodeView {
@@ -73,7 +80,36 @@ impl NodeView {
         label("callhome_delivering", f64::from(u8::from(health.delivering.ok)));
         if let Some(figures) = self.figures().await {
             gauge_figures(&self.name, &figures);
+            self.gauge_queues(&figures);
         }
+    }
+
+    /// Sets the gauges of the queues. One that is empty now is told of once more, and `up` always.
+    fn gauge_queues(&self, figures: &Figures) {
+        let mut rows: BTreeMap<&str, _> = BTreeMap::new();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let empty = ([Depth::default(); 3], [Some(0.0); 3]);
+        rows.extend(told.iter().map(|queue| (queue.as_str(), empty)));
+        if self.delivery.link.is_some() {
+            rows.insert(UP, empty);
+        }
+        for ((queue, depths), drains) in figures.queues.iter().zip(&figures.drains_in_s) {
+            rows.insert(queue, (*depths, *drains));
+        }
+        for (queue, (depths, drains)) in rows {
+            for ((precedence, depth), drain) in Precedence::ALL.iter().zip(depths).zip(drains) {
+                let set = |name: &'static str, value: f64| {
+                    metrics::gauge!(name, "node" => self.name.clone(), "queue" => queue.to_owned(),
+                        "precedence" => precedence.word())
+                    .set(value);
+                };
+                set("callhome_queue_messages", depth.messages as f64);
+                set("callhome_queue_bytes", depth.bytes as f64);
+                set("callhome_queue_oldest_age_seconds", depth.oldest_age_ms as f64 / 1000.0);
+                set("callhome_queue_drain_eta_seconds", drain.unwrap_or(f64::INFINITY));
+            }
+        }
+        *told = figures.queues.iter().map(|(queue, _)| queue.clone()).collect();
     }
 }
 
@@ -105,18 +141,6 @@ fn gauge_figures(node: &str, figures: &Figures) {
     };
     gauge("callhome_ledger_queued", account.queued as f64);
     gauge("callhome_ledger_balanced", f64::from(u8::from(account.balanced())));
-    for (queue, depths) in &figures.queues {
-        for (precedence, depth) in protocol::Precedence::ALL.iter().zip(depths) {
-            let set = |name: &'static str, value: f64| {
-                metrics::gauge!(name, "node" => node.clone(), "queue" => queue.clone(),
-                    "precedence" => precedence.word())
-                .set(value);
-            };
-            set("callhome_queue_messages", depth.messages as f64);
-            set("callhome_queue_bytes", depth.bytes as f64);
-            set("callhome_queue_oldest_age_seconds", depth.oldest_age_ms as f64 / 1000.0);
-        }
-    }
 }
 
 /// The nodes of this process.

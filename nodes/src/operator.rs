@@ -1,4 +1,7 @@
 //! The operator's door: plain HTTP on loopback, because probes must work when certificates do not.
+mod problem;
+mod queue;
+
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -7,14 +10,17 @@ use std::{
 };
 
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
+    App, Error, HttpRequest, HttpResponse, HttpServer, Resource, Route,
     dev::{Server, ServerHandle},
+    http::header,
     web,
 };
-use serde::{Deserialize, Serialize};
+use protocol::Refusal;
+use serde::Deserialize;
 use serde_json::json;
 use supervision::drill::{self, Fault};
 
+use self::problem::{Name, problem, refused};
 use crate::{
     health::NodeHealth, integrator_metrics, launch::LaunchError, node_view::Nodes, telemetry,
 };
@@ -63,15 +69,15 @@ pub fn serve(address: SocketAddr, operator: Operator) -> io::Result<OperatorServ
         App::new()
             .app_data(operator.clone())
             .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
-            .route("/livez", web::get().to(livez))
-            .route("/readyz", web::get().to(readyz))
-            .route("/healthz", web::get().to(healthz))
-            .route("/metrics", web::get().to(metrics))
-            .route("/tree", web::get().to(tree))
-            .route("/queue", web::get().to(queue))
-            .route("/drill", web::post().to(order_drill))
-            .route("/log", web::put().to(log))
-            .route("/sign-in", web::post().to(sign_in))
+            .service(read("/livez", web::get().to(livez)))
+            .service(read("/readyz", web::get().to(readyz)))
+            .service(read("/healthz", web::get().to(healthz)))
+            .service(read("/metrics", web::get().to(metrics)))
+            .service(read("/tree", web::get().to(tree)))
+            .service(read("/queue", web::get().to(queue::queue)))
+            .service(changed("/drill", "POST", web::post().to(order_drill)))
+            .service(changed("/log", "PUT", web::put().to(log)))
+            .service(changed("/sign-in", "POST", web::post().to(sign_in)))
             .default_service(web::to(nothing))
     })
     .workers(1)
@@ -80,6 +86,22 @@ pub fn serve(address: SocketAddr, operator: Operator) -> io::Result<OperatorServ
     .listen(listener)?
     .run();
     Ok(OperatorServer { address, handle: server.handle(), server })
+}
+
+/// A path that is read.
+fn read(path: &str, route: Route) -> Resource {
+    changed(path, "GET", route)
+}
+
+/// A path with the one method it takes.
+fn changed(path: &str, method: &'static str, route: Route) -> Resource {
+    let other = move |request: HttpRequest| async move {
+        let detail = format!("{} takes {method}", request.path());
+        let mut answer = problem(&request, Name::Method, &detail);
+        answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(method));
+        answer
+    };
+    web::resource(path).route(route).default_service(web::to(other))
 }
 
 async fn healths(operator: &Operator) -> Vec<NodeHealth> {
@@ -142,76 +164,6 @@ async fn tree() -> HttpResponse {
     HttpResponse::Ok().json(supervision::tree())
 }
 
-/// A row of `queue ls`.
-#[derive(Serialize)]
-struct QueueRow {
-    node: String,
-    queue: String,
-    precedence: &'static str,
-    messages: u64,
-    bytes: u64,
-    oldest_age_s: f64,
-}
-
-#[derive(Deserialize)]
-struct QueueQuery {
-    node: Option<String>,
-    id: Option<String>,
-}
-
-/// Queues by depth, or with `id` one message.
-async fn queue(operator: web::Data<Operator>, query: web::Query<QueueQuery>) -> HttpResponse {
-    let wanted = |name: &str| query.node.as_deref().is_none_or(|node| node == name);
-    let nodes = operator.nodes.all();
-    if !nodes.iter().any(|node| wanted(&node.name)) {
-        return problem(404, "not_found", "no node of that name runs in this process");
-    }
-    if let Some(id) = &query.id {
-        let Ok(id) = id.parse() else {
-            return problem(400, "malformed", "id is no message id, as in 018f…c2/3:7:u:1042");
-        };
-        for node in nodes.iter().filter(|n| wanted(&n.name)) {
-            let found = node.delivery.queue.ask(roles::delivery::orders::Find(id)).await;
-            if let Ok(Ok(Some((queue, run, message)))) = found {
-                let hops: Vec<_> = run
-                    .header
-                    .path
-                    .iter()
-                    .map(|h| json!({"node_id": h.node, "received_ms": h.received, "sent_ms": h.sent}))
-                    .collect();
-                let mut body = json!({"node": node.name, "queue": queue, "state": "queued",
-                    "message_id": id, "hops": hops});
-                if let (Some(body), Ok(serde_json::Value::Object(fields))) =
-                    (body.as_object_mut(), serde_json::to_value(&message))
-                {
-                    body.extend(fields);
-                }
-                return HttpResponse::Ok().json(body);
-            }
-        }
-        return problem(404, "not_found", "no queue of this process holds that message");
-    }
-    let mut rows = Vec::new();
-    for node in nodes.iter().filter(|n| wanted(&n.name)) {
-        let Some(figures) = node.figures().await else { continue };
-        for (queue, depths) in figures.queues {
-            for (precedence, depth) in protocol::Precedence::ALL.iter().zip(depths) {
-                if depth.messages > 0 {
-                    rows.push(QueueRow {
-                        node: node.name.clone(),
-                        queue: queue.clone(),
-                        precedence: precedence.word(),
-                        messages: depth.messages,
-                        bytes: depth.bytes,
-                        oldest_age_s: depth.oldest_age_ms as f64 / 1000.0,
-                    });
-                }
-            }
-        }
-    }
-    HttpResponse::Ok().json(rows)
-}
-
 /// An order to a drill.
 #[derive(Deserialize)]
 struct DrillOrder {
@@ -231,31 +183,33 @@ fn once() -> u32 {
 async fn order_drill(
     request: HttpRequest,
     operator: web::Data<Operator>,
-    body: web::Bytes,
+    body: Result<web::Bytes, Error>,
 ) -> HttpResponse {
     if let Some(refused) = refuse_stranger(&request, &operator) {
         return refused;
     }
-    let order: DrillOrder = match read(&body) {
+    let order: DrillOrder = match order_in(&request, body) {
         Ok(order) => order,
         Err(refused) => return refused,
     };
     if !operator.drills {
-        return problem(403, "denied", "drills run only under up, or node --drills");
+        return refused(&request, Refusal::Denied, "drills run only under up, or node --drills");
     }
     let fault = match order.fault.as_str() {
         "panic" => Fault::Panic,
         "hang" => Fault::Hang(HANG),
         "stop" => Fault::Stop,
-        _ => return problem(400, "malformed", "fault is one of panic hang stop"),
+        _ => return refused(&request, Refusal::Malformed, "fault is one of panic hang stop"),
     };
     if order.times > DRILL_TIMES_MAX || order.every_ms > DRILL_EVERY_MS_MAX {
-        return problem(413, "too_large", "times at most 10000, every_ms at most 60000");
+        return refused(&request, Refusal::TooLarge, "times at most 10000, every_ms at most 60000");
     }
     let actor = match &order.node {
         Some(node) if !order.actor.contains('/') => match path_of(node, &order.actor) {
             Some(path) => path,
-            None => return problem(404, "not_found", "that node has no actor of that name"),
+            None => {
+                return problem(&request, Name::NotFound, "that node has no actor of that name");
+            }
         },
         _ => order.actor.clone(),
     };
@@ -263,7 +217,7 @@ async fn order_drill(
     for time in 0..order.times {
         match drill::order(&actor, fault) {
             Ok(actors) => told += actors,
-            Err(error) => return problem(404, "not_found", &error.to_string()),
+            Err(error) => return problem(&request, Name::NotFound, &error.to_string()),
         }
         if time + 1 < order.times {
             tokio::time::sleep(Duration::from_millis(order.every_ms)).await;
@@ -295,18 +249,18 @@ struct LogOrder {
 async fn log(
     request: HttpRequest,
     operator: web::Data<Operator>,
-    body: web::Bytes,
+    body: Result<web::Bytes, Error>,
 ) -> HttpResponse {
     if let Some(refused) = refuse_stranger(&request, &operator) {
         return refused;
     }
-    let order: LogOrder = match read(&body) {
+    let order: LogOrder = match order_in(&request, body) {
         Ok(order) => order,
         Err(refused) => return refused,
     };
     match telemetry::set_filter(&order.filter) {
         Ok(()) => HttpResponse::Ok().json(json!({"filter": order.filter})),
-        Err(why) => problem(400, "malformed", &why),
+        Err(why) => refused(&request, Refusal::Malformed, &why),
     }
 }
 
@@ -317,16 +271,16 @@ async fn sign_in(request: HttpRequest, operator: web::Data<Operator>) -> HttpRes
     match operator.sign_in.get() {
         Some(make) => match make() {
             Ok(url) => HttpResponse::Ok().json(json!({"url": url})),
-            Err(error) => problem(500, "internal", &error.to_string()),
+            Err(error) => refused(&request, Refusal::Internal, &error.to_string()),
         },
-        None => problem(404, "not_supported", "no portal runs in this process"),
+        None => problem(&request, Name::NotFound, "no portal runs in this process"),
     }
 }
 
-async fn nothing() -> HttpResponse {
+async fn nothing(request: HttpRequest) -> HttpResponse {
     problem(
-        404,
-        "not_found",
+        &request,
+        Name::NotFound,
         "there are /livez /readyz /healthz /metrics /tree /queue, and with \
         operator.token POST /drill, PUT /log, POST /sign-in",
     )
@@ -334,8 +288,16 @@ async fn nothing() -> HttpResponse {
 
 #[allow(clippy::result_large_err, reason = "the answer to a bad order, made once and sent")]
 /// An order in JSON. It is read only after the token was looked at.
-fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, HttpResponse> {
-    serde_json::from_slice(body).map_err(|error| problem(400, "malformed", &error.to_string()))
+fn order_in<T: serde::de::DeserializeOwned>(
+    request: &HttpRequest,
+    body: Result<web::Bytes, Error>,
+) -> Result<T, HttpResponse> {
+    let body = body.map_err(|_| {
+        let detail = format!("an order has at most {BODY_BYTES_MAX} bytes");
+        refused(request, Refusal::TooLarge, &detail)
+    })?;
+    serde_json::from_slice(&body)
+        .map_err(|error| refused(request, Refusal::Malformed, &error.to_string()))
 }
 
 /// Whether the request lacks the operator's token; compared in constant time.
@@ -345,15 +307,8 @@ fn refuse_stranger(request: &HttpRequest, operator: &Operator) -> Option<HttpRes
     let wanted = operator.token.as_bytes();
     let differs = given.iter().zip(wanted).fold(0, |differs, (a, b)| differs | (a ^ b));
     let same = given.len() == wanted.len() && differs == 0;
-    (!same).then(|| problem(401, "unauthenticated", "send operator.token as a bearer token"))
-}
-
-fn problem(status: u16, name: &str, detail: &str) -> HttpResponse {
-    let code = actix_web::http::StatusCode::from_u16(status)
-        .unwrap_or(actix_web::http::StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(code).content_type("application/problem+json").body(
-        json!({"type": format!("/problems/{name}"), "title": name, "status": status,
-            "detail": detail, "instance": uuid::Uuid::now_v7(), "verdict": "give_up"})
-        .to_string(),
-    )
+    (!same).then(|| {
+        let detail = "send the content of operator.token: Authorization: Bearer TOKEN";
+        problem(request, Name::Unauthenticated, detail)
+    })
 }

@@ -11,12 +11,17 @@ use tracing_subscriber::{EnvFilter, Registry, fmt::format::JsonFields, prelude::
 
 use crate::log_lines::JsonLines;
 
+use crate::metric_names;
+
 static FILTER: OnceLock<Mutex<reload::Handle<EnvFilter, Registry>>> = OnceLock::new();
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Bounds of the time histograms, seconds: from an idle commit to a hung disk.
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 45.0];
+
+/// Bounds of the histogram of orders in a commit.
+const JOBS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0, 4096.0];
 
 /// Time between two sortings of samples.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -54,7 +59,8 @@ pub fn start(filter: &str, format: &str) {
         error!(target: "supervision", place, "panicked: {text}");
     }));
     let builder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS);
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_jobs".to_owned()), JOBS));
     if let Ok(builder) = builder {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
@@ -62,7 +68,9 @@ pub fn start(filter: &str, format: &str) {
             keep_small(handle);
         }
         // A second recorder in one process is a test's.
-        let _ = metrics::set_global_recorder(recorder);
+        if metrics::set_global_recorder(recorder).is_ok() {
+            metric_names::describe();
+        }
     }
 }
 
@@ -89,5 +97,5 @@ pub fn set_filter(filter: &str) -> Result<(), String> {
 
 /// The metrics of now, in Prometheus' text form.
 pub fn metrics_text() -> String {
-    METRICS.get().map(PrometheusHandle::render).unwrap_or_default()
+    METRICS.get().map(|handle| metric_names::with_absent(handle.render())).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! The node door: what is not an exchange is refused, and harms nobody.
 use crate::{
     sandbox::{chain::Chain, wait_for},
-    support::http,
+    support::{http, metric},
 };
 
 const MSGPACK: &str = "Content-Type: application/msgpack\r\n";
@@ -18,15 +18,37 @@ fn what_is_no_exchange_is_refused_and_harms_nobody() {
     }
     let zstd = format!("{MSGPACK}Content-Encoding: zstd\r\n");
     post(&zstd, b"not zstd").problem(400, "malformed", "give_up");
-    assert_eq!(post("Content-Type: text/plain\r\n", b"\x90").status, 415);
-    assert_eq!(post("", b"\x90").status, 415);
-    assert_eq!(post(&format!("{MSGPACK}Content-Encoding: br\r\n"), b"\x90").status, 415);
+    for headers in
+        ["Content-Type: text/plain\r\n", "", &format!("{MSGPACK}Content-Encoding: br\r\n")]
+    {
+        let told = post(headers, b"\x90").problem(415, "not_supported", "give_up");
+        assert_eq!(told["instance"], "/v1/exchange");
+        assert!(told["detail"].as_str().unwrap().contains("application/msgpack"), "{told}");
+    }
     post(MSGPACK, &vec![0x90; (2 << 20) + 1]).problem(413, "too_large", "give_up");
-    assert!(matches!(http(&door, "GET /v1/exchange", "", b"").status, 404 | 405));
-    assert_eq!(http(&door, "GET /v1/nothing", "", b"").status, 404);
+    let other = http(&door, "GET /v1/exchange", "", b"");
+    other.problem(405, "not_supported", "give_up");
+    assert_eq!(other.header("allow"), Some("POST"));
+    http(&door, "GET /v1/nothing", "", b"").problem(404, "not_found", "give_up");
 
-    // The account is none the worse.
+    // Each is counted once, outside the account, which is none the worse.
     assert!(chain.account(1).balanced);
+    let metrics = chain.operator(1, "/metrics");
+    let mut turned_away = metric(&metrics, "callhome_intake_turned_away_total");
+    turned_away.sort_by(|a, b| a.0.cmp(&b.0));
+    let reasons: Vec<(&str, f64)> = turned_away
+        .iter()
+        .map(|(labels, count)| {
+            let reason = labels.split("reason=\"").nth(1).unwrap();
+            (reason.split('"').next().unwrap(), *count)
+        })
+        .collect();
+    assert_eq!(reasons, [("malformed", 6.0), ("not_supported", 3.0), ("too_large", 1.0)]);
+    let ledger = wait_for("the server to hear of it", || {
+        let ledger = chain.api("/ledger?wait_s=5")["items"].clone();
+        ledger.as_array()?.iter().find(|ledger| ledger["node"] == "mlm").cloned()
+    });
+    assert_eq!(ledger["turned_away"], 10);
     // And what is one goes through as before.
     let sent = crate::sandbox::callhome(&[
         "send",

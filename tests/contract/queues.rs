@@ -45,6 +45,41 @@ fn checks_out(line: &Value) {
     assert!(line["messages"].as_u64().unwrap() >= 2);
 }
 
+/// Seconds until the proxy's queue up is empty, by precedence.
+fn drains(chain: &Chain) -> Vec<(String, f64)> {
+    let metrics = chain.operator(0, "/metrics");
+    let drains = metric(&metrics, "callhome_queue_drain_eta_seconds");
+    drains.into_iter().filter(|(labels, _)| labels.contains("queue=\"up\"")).collect()
+}
+
+/// What waits is told to wait for ever, as nothing goes away.
+fn waits_and_does_not_drain(chain: &Chain) {
+    let drains = drains(chain);
+    assert_eq!(drains.len(), 3);
+    for (labels, seconds) in drains {
+        let waits = !labels.contains("precedence=\"urgent\"");
+        // Registrations went away within the last minute.
+        assert_eq!(seconds, if waits { f64::INFINITY } else { 0.0 }, "{labels}");
+    }
+}
+
+/// Waits until a message is delivered, by its trace.
+fn arrives(server: &str, id: &str) {
+    wait_for("what waited", || {
+        let output = callhome(&["trace", id, "--data", server, "-o", "json"]);
+        let trace: Value = serde_json::from_slice(&output.stdout).ok()?;
+        check("Trace", &trace);
+        (trace["state"] == "delivered").then_some(())
+    });
+}
+
+/// A message as it is shown; a stopped node goes by its folder, so without the node.
+fn form(shown: &Value) -> Value {
+    let mut form = shown.clone();
+    form["node"].take();
+    form
+}
+
 #[test]
 fn queues_are_shown_of_running_and_of_stopped_nodes() {
     let mut chain = Chain::start("");
@@ -78,6 +113,8 @@ fn queues_are_shown_of_running_and_of_stopped_nodes() {
     let shown = json(&proxy, &["queue", "show", &id]);
     assert_eq!((&shown["queue"], &shown["state"]), (&"up".into(), &"queued".into()), "{shown}");
     assert_eq!(shown["message_id"], *id);
+    let running = json(&proxy, &["queue", "show", &bulk]);
+    waits_and_does_not_drain(&chain);
     refused(&callhome(&["queue", "fsck", "--data", &proxy]), 69);
 
     // The same of the stopped node.
@@ -86,6 +123,7 @@ fn queues_are_shown_of_running_and_of_stopped_nodes() {
     assert_eq!(row("bulk", &stopped).expect("bulk")["messages"], 1, "{stopped}");
     let shown = json(&proxy, &["queue", "show", &bulk]);
     assert_eq!((&shown["queue"], &shown["message_id"]), (&"up".into(), &bulk.clone().into()));
+    assert_eq!(form(&shown), form(&running), "one form, whoever shows it");
     checks_out(&json(&proxy, &["queue", "fsck"])[0]);
     damaged_is_shown_as_far_as_it_can_be_read(&chain, &stopped, &bulk);
 
@@ -96,14 +134,11 @@ fn queues_are_shown_of_running_and_of_stopped_nodes() {
     chain.run(1);
     chain.run(0);
     let server = chain.nodes[3].folder.display().to_string();
-    for id in [&id, &bulk] {
-        wait_for("what waited", || {
-            let output = callhome(&["trace", id, "--data", &server, "-o", "json"]);
-            let trace: Value = serde_json::from_slice(&output.stdout).ok()?;
-            check("Trace", &trace);
-            (trace["state"] == "delivered").then_some(())
-        });
-    }
+    arrives(&server, &id);
+    arrives(&server, &bulk);
+    wait_for("the queue to be told empty", || {
+        drains(&chain).iter().all(|(_, seconds)| *seconds == 0.0).then_some(())
+    });
     let messages = chain.api("/messages?instance=press-1");
     check_all("Message", &messages["items"]);
     let ids = messages["items"].as_array().unwrap().iter().map(|m| &m["message_id"]);

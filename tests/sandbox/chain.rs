@@ -197,6 +197,23 @@ impl Chain {
         self.nodes[i].process = None;
     }
 
+    /// Starts node `i` again with its folder on that disk, of which it keeps 1 MiB free.
+    pub fn move_to(&mut self, i: usize, disk: &Path) {
+        self.stop(i);
+        let folder = disk.join("node");
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .args([&self.nodes[i].folder, &folder])
+            .status();
+        assert!(copied.is_ok_and(|status| status.success()), "copied");
+        let file = folder.join("callhome.xml");
+        let config = std::fs::read_to_string(&file).expect("a configuration");
+        let store = "<store keep-free-bytes=\"1048576\"/></node>";
+        std::fs::write(&file, config.replace("</node>", store)).expect("written");
+        self.nodes[i].folder = folder;
+        self.run(i);
+    }
+
     /// The rows of `callhome queue ls` for node `i`, running or stopped.
     pub fn queues(&self, i: usize) -> Vec<serde_json::Value> {
         let folder = self.nodes[i].folder.display().to_string();

@@ -118,7 +118,10 @@ impl Problem {
             }
             RecordsError::Conflict(detail) => Self::conflict(detail),
             RecordsError::Busy => Self::busy("too much at once; ask again in a second", 1),
-            RecordsError::StorageDown(detail) => Self::refused(Refusal::StorageDown, detail),
+            RecordsError::StorageDown(why) => {
+                let (_, advice) = Refusal::StorageDown.words();
+                Self::refused(Refusal::StorageDown, format!("{why}: {advice}"))
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header,
+    http::{StatusCode, header},
     web::{self, Bytes},
 };
 use futures_util::{Stream, stream};
@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     Portal, guard, layout,
     parts::{self, Part},
+    pass_on::{problem, unauthenticated},
     session::Session,
     show,
     source::Source,
@@ -148,18 +149,21 @@ pub(crate) fn url(page: Page, query: &Query, seen: u64) -> String {
 /// `GET /live?page=…`
 pub(crate) async fn live(request: HttpRequest, portal: web::Data<Portal>) -> HttpResponse {
     let Some(session) = guard::session(&request, &portal) else {
-        return crate::pass_on::unauthenticated();
+        return unauthenticated(&request);
     };
     let query = Query::read(request.query_string());
     let page =
         query.one("page").and_then(|name| Page::named(name, query.one("id").unwrap_or_default()));
     let Some(page) = page else {
-        return HttpResponse::NotFound().finish();
+        let title = ("not_found", "There is no such page");
+        let detail = "page is one of overview alarms alarm events instances nodes messages \
+                      trace ledger customers; alarm and trace want an id";
+        return problem(&request, StatusCode::NOT_FOUND, title, "give_up", detail);
     };
     let Ok(place) = portal.source.feed.open.clone().try_acquire_owned() else {
-        return HttpResponse::ServiceUnavailable()
-            .insert_header((header::RETRY_AFTER, "10"))
-            .finish();
+        let detail = format!("{LIVE_MAX} pages stand open; close one, or reload by hand");
+        let title = ("busy", "Too many open pages");
+        return problem(&request, StatusCode::TOO_MANY_REQUESTS, title, "try_again", &detail);
     };
     let seen = query.one("seen").and_then(|seen| u64::from_str_radix(seen, 16).ok());
     let open = Open {

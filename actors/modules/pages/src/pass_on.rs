@@ -12,6 +12,8 @@ use crate::{Portal, guard};
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Where a session's page puts its form token in a request to the API.
 pub const CSRF_HEADER: &str = "x-callhome-csrf";
+/// Seconds until a server that does not answer is asked again: it may be starting.
+const RETRY_AFTER_S: u32 = 5;
 /// Headers that are passed on to the server.
 const UP: &[&str] = &[
     "accept",
@@ -53,11 +55,14 @@ pub(crate) async fn pass_on(
         let csrf = request.headers().get(CSRF_HEADER).and_then(|value| value.to_str().ok());
         if !guard::is_ours(&request, session, csrf) {
             let detail = format!("send the form token of your session as {CSRF_HEADER}");
-            return problem(StatusCode::FORBIDDEN, "denied", "give_up", &detail, None);
+            let title = ("denied", "This is not allowed");
+            return problem(&request, StatusCode::FORBIDDEN, title, "give_up", &detail);
         }
     }
     let Ok(method) = reqwest::Method::from_bytes(request.method().as_str().as_bytes()) else {
-        return HttpResponse::MethodNotAllowed().finish();
+        let title = ("not_supported", "This is not supported");
+        let detail = "the server knows no such method";
+        return problem(&request, StatusCode::METHOD_NOT_ALLOWED, title, "give_up", detail);
     };
     let path = request.uri().path_and_query().map_or("/api", |path| path.as_str());
     let mut up = portal.source.bare(method, path);
@@ -77,7 +82,8 @@ pub(crate) async fn pass_on(
         Err(error) => {
             tracing::warn!(%error, "a request could not be passed on");
             let detail = "the application server does not answer; ask again";
-            problem(StatusCode::SERVICE_UNAVAILABLE, "stopping", "try_again", detail, Some(5))
+            let title = ("stopping", "The application server does not answer");
+            problem(&request, StatusCode::SERVICE_UNAVAILABLE, title, "try_again", detail)
         }
     }
 }
@@ -91,7 +97,10 @@ fn down(answer: reqwest::Response) -> HttpResponse {
             out.append_header((name.as_str(), value.as_bytes()));
         }
     }
-    let length = answer.content_length();
+    // To HEAD the length is that of what GET would give: the header's, not that of the body.
+    let told = answer.headers().get(header::CONTENT_LENGTH.as_str());
+    let told = told.and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = told.or_else(|| answer.content_length());
     let body = answer.bytes_stream().map_err(|error| {
         tracing::debug!(%error, "an answer of the application server ended early");
         std::io::Error::other("the application server's answer ended early")
@@ -102,28 +111,32 @@ fn down(answer: reqwest::Response) -> HttpResponse {
     }
 }
 
-/// A refusal in the API's form (RFC 9457).
-fn problem(
+/// A refusal in the API's form (RFC 9457): its name and title, what is wrong and how to mend it.
+pub(crate) fn problem(
+    request: &HttpRequest,
     status: StatusCode,
-    name: &str,
+    (name, title): (&str, &str),
     verdict: &str,
     detail: &str,
-    retry_after_s: Option<u32>,
 ) -> HttpResponse {
     let mut out = HttpResponse::build(status);
     out.insert_header((header::CACHE_CONTROL, "no-store"));
-    if let Some(seconds) = retry_after_s {
-        out.insert_header((header::RETRY_AFTER, seconds.to_string()));
+    if matches!(status.as_u16(), 429 | 503) {
+        out.insert_header((header::RETRY_AFTER, RETRY_AFTER_S.to_string()));
     }
     let body = serde_json::json!({
-        "type": format!("/problems/{name}"), "title": name.replace('_', " "),
-        "status": status.as_u16(), "detail": detail, "verdict": verdict,
+        "type": format!("/problems/{name}"), "title": title, "status": status.as_u16(),
+        "detail": detail, "instance": request.path(), "verdict": verdict,
     });
     out.content_type("application/problem+json").body(body.to_string())
 }
 
 /// Nobody is signed in.
-pub(crate) fn unauthenticated() -> HttpResponse {
+pub(crate) fn unauthenticated(request: &HttpRequest) -> HttpResponse {
     let detail = "sign in at /sign-in, or send a bearer token";
-    problem(StatusCode::UNAUTHORIZED, "unauthenticated", "give_up", detail, None)
+    let title = ("unauthenticated", "Nobody is signed in");
+    let mut answer = problem(request, StatusCode::UNAUTHORIZED, title, "give_up", detail);
+    let bearer = header::HeaderValue::from_static("Bearer realm=\"callhome\"");
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+    answer
 }
