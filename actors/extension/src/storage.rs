@@ -6,6 +6,11 @@ use protocol::Precedence;
 
 pub mod conformance;
 
+/// Table of the runs that a store found damaged at an opening and cut out. Key: queue name, 0,
+/// precedence, position; value: what is left of the run. The queue accounts for them and removes
+/// them.
+pub const CUT: &str = "cut";
+
 /// Name of a queue: `up`, `down/ID`, `local/NAME`, `serve/MODULE`, `set-aside`, `records`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueName(pub Arc<str>);
@@ -169,6 +174,13 @@ pub trait QueueStore: Send + Sync {
 
     /// Gives space back where that is cheap: nearly empty. `true` when it did.
     fn compact(&self) -> Result<bool, StoreError>;
+
+    /// Keeps a damaged run that is about to be removed where people look at it (DESIGN §4.5);
+    /// a store without such a place does nothing.
+    fn set_aside(&self, queue: &QueueName, place: Place, value: &[u8]) -> Result<(), StoreError> {
+        let _ = (queue, place, value);
+        Ok(())
+    }
 
     /// The largest value of at most `at_most` bytes that wastes nothing of what the store
     /// allots to a run: cut runs there. `at_most` itself where all sizes are alike.

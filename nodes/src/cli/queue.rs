@@ -50,7 +50,7 @@ pub struct QueueRow {
 pub struct FsckRow {
     /// Name of the node.
     pub node: String,
-    /// Nothing is damaged.
+    /// Nothing is damaged, and the counters say what stands there.
     pub ok: bool,
     /// Messages that are whole.
     pub messages: u64,
@@ -214,7 +214,7 @@ async fn fsck(
     Err(Failure::new(
         exit::REFUSED,
         format!("damaged: {}", damaged.join(" ")),
-        "the next start salvages what is whole and keeps the rest under damaged/",
+        "the next start salvages what is whole, keeps the rest under damaged/ and counts anew",
     ))
 }
 

@@ -17,8 +17,9 @@ use protocol::{
 };
 use roles::delivery::{
     lanes::gone_key,
+    recount,
     runs::{Gone, StoredRun, received},
-    state::GONE,
+    state::{GONE, STATE, STATE_KEY, State},
 };
 
 use super::{
@@ -200,10 +201,43 @@ impl StoppedStores for Stores {
             })?;
             let (messages, salvaged) = if checked.broken { (0, good) } else { (good, 0) };
             let (damaged, set_aside) = (checked.damaged, checked.set_aside);
-            rows.push(FsckRow { node, ok: checked.ok, messages, salvaged, damaged, set_aside });
+            let ok = checked.ok && counters_agree(&node, &folder)?;
+            rows.push(FsckRow { node, ok, messages, salvaged, damaged, set_aside });
         }
         Ok(rows)
     }
+}
+
+/// Whether the counters of a store say what stands in it; stderr tells where they do not.
+fn counters_agree(node: &str, folder: &Path) -> Result<bool, Failure> {
+    let mut wrong = Vec::new();
+    stores::look(folder, &mut |store| {
+        let row = store.row(STATE, STATE_KEY)?.and_then(|row| State::decode(&row));
+        // A store without them gets them at the next start.
+        let Some(state) = row else { return Ok(()) };
+        let count = recount::count(store, &state)?;
+        wrong.extend(count.differences.iter().map(|d| {
+            format!(
+                "{node}: counters of {} {} say {} messages, {} bytes; in it stand {}, {}",
+                d.queue,
+                d.precedence.word(),
+                d.known.messages,
+                d.known.bytes,
+                d.found.messages,
+                d.found.bytes
+            )
+        }));
+        let queued = state.account.queued;
+        if let Some(found) = count.queued.filter(|found| *found != queued) {
+            wrong.push(format!("{node}: the account says {queued} queued; {found} are"));
+        }
+        if !state.account.balanced() {
+            wrong.push(format!("{node}: the account does not balance"));
+        }
+        Ok(())
+    })?;
+    wrong.iter().for_each(|text| note(text));
+    Ok(wrong.is_empty())
 }
 
 /// Messages of a stored value; those that are gone since are counted, too.

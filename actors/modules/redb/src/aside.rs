@@ -5,18 +5,18 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use extension::storage::{Place, QueueName};
 use serde::Serialize;
 
 use crate::{
-    examine::DamagedRun,
     home::{self, DAMAGED},
     open::{Salvaged, SetAside},
 };
 
 /// Damaged store files that are kept; what is good in them was salvaged.
 const STORES_KEPT: usize = 3;
-/// Damaged runs that are kept.
-const RUNS_KEPT: usize = 1000;
+/// Damaged runs that are kept, and of how many the queue is told.
+pub(crate) const RUNS_KEPT: usize = 1000;
 
 /// The .json beside what was set aside.
 #[derive(Serialize)]
@@ -109,21 +109,25 @@ pub(crate) fn store(
 }
 
 /// Writes a damaged run down.
-pub(crate) fn run(dir: &Path, run: &DamagedRun) -> io::Result<SetAside> {
+pub(crate) fn run(
+    dir: &Path,
+    (queue, place): (&QueueName, Place),
+    bytes: &[u8],
+) -> io::Result<SetAside> {
     let why = "the run does not have its digest";
     let (path, at_ms) = free(dir, "run", "bin")?;
     let what = Why {
         file: name(&path),
         why,
         at_ms,
-        queue: Some(&run.queue.0),
-        precedence: Some(run.place.precedence.word()),
-        position: Some(run.place.position),
+        queue: Some(&queue.0),
+        precedence: Some(place.precedence.word()),
+        position: Some(place.position),
         salvaged_runs: None,
         salvaged_rows: None,
         damaged: None,
     };
-    home::write_private(&path, &run.bytes)?;
+    home::write_private(&path, bytes)?;
     explain(&path, &what)?;
     keep_newest(dir, "run-", "bin", RUNS_KEPT)?;
     Ok(SetAside { path, why: why.to_owned() })

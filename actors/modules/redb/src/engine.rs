@@ -15,7 +15,9 @@ use redb::{
 };
 
 use crate::{
+    aside::RUNS_KEPT,
     backend::Fused,
+    examine::DamagedRun,
     frame::{self, Kind},
     held::Held,
     key,
@@ -221,6 +223,30 @@ impl Engine {
                 let mut runs = txn.open_table(RUNS)?;
                 for key in keys {
                     runs.remove(&key[..])?;
+                }
+            }
+            txn.commit()?;
+            Ok(())
+        })
+    }
+
+    /// Cuts damaged runs out of a file and leaves what is in them for their queue to account for,
+    /// in one commit.
+    pub(crate) fn cut_aside(&self, damaged: &[DamagedRun]) -> Result<(), Trouble> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = writer.clone_small();
+        guarded(|| {
+            let mut txn = self.db.begin_write()?;
+            txn.set_durability(Durability::Immediate).map_err(refused)?;
+            {
+                let mut runs = txn.open_table(RUNS)?;
+                let mut rows = txn.open_table(ROWS)?;
+                for (i, run) in damaged.iter().enumerate() {
+                    runs.remove(&run.key[..])?;
+                    if i < RUNS_KEPT {
+                        let (key, value) = (key::cut(&run.key), run.value());
+                        put(&mut rows, (Kind::Row, &next), self.seed, &key, value)?;
+                    }
                 }
             }
             txn.commit()?;

@@ -55,6 +55,13 @@ pub(crate) struct DamagedRun {
     pub(crate) bytes: Vec<u8>,
 }
 
+impl DamagedRun {
+    /// What stands where its value was.
+    pub(crate) fn value(&self) -> &[u8] {
+        self.bytes.get(frame::HEADER + self.key.len()..).unwrap_or_default()
+    }
+}
+
 /// Is shown each run.
 pub(crate) type ShowRun<'s> = &'s mut dyn for<'a> FnMut(&QueueName, Place, Value<'a>);
 

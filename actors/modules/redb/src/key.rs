@@ -1,7 +1,7 @@
 //! Keys of the file: runs by queue, precedence and position, rows by table and key, as bytes.
 use std::ops::Bound;
 
-use extension::storage::{Place, QueueName};
+use extension::storage::{CUT, Place, QueueName};
 use protocol::Precedence;
 
 /// `queue 0 precedence position`, ordered as the queue is. Names hold no zero byte.
@@ -35,6 +35,11 @@ pub(crate) fn row(table: &str, key: &[u8]) -> Vec<u8> {
     full.push(0);
     full.extend_from_slice(key);
     full
+}
+
+/// Row of a run that was cut out, by the run's key.
+pub(crate) fn cut(run: &[u8]) -> Vec<u8> {
+    row(CUT, run)
 }
 
 /// The least key above all that begin with `prefix`.

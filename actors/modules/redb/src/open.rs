@@ -334,19 +334,19 @@ impl Opening<'_> {
     fn set_runs_aside(&mut self, damaged: &[DamagedRun]) -> Result<(), OpenError> {
         for run in damaged {
             tracing::error!(queue = %run.queue, position = run.place.position, "run is damaged");
-            let aside = aside::run(self.dir, run).map_err(|e| io_at(self.dir, e))?;
+            let aside = aside::run(self.dir, (&run.queue, run.place), &run.bytes);
+            let aside = aside.map_err(|e| io_at(self.dir, e))?;
             self.report.set_aside.push(aside);
             self.report.damaged += 1;
         }
-        let keys: Vec<_> = damaged.iter().map(|run| run.key.clone()).collect();
-        if keys.is_empty() {
+        if damaged.is_empty() {
             return Ok(());
         }
         let medium = FileMedium { path: self.path.clone() };
         let opened = medium.open().map_err(|e| Trouble::io(&e));
         opened
             .and_then(|backend| Engine::open(backend, self.cache_bytes, 0))
-            .and_then(|engine| Engine::cut(&engine.db, &keys))
+            .and_then(|engine| engine.cut_aside(damaged))
             .map_err(|trouble| self.trouble(trouble))
     }
 

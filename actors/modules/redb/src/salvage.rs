@@ -5,7 +5,7 @@
 //! delivery rules allow; what keeps them few: a queue's lowest position, written with each removal,
 //! and the keys that the last commits removed.
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -14,10 +14,11 @@ use std::{
 };
 
 use crate::{
+    aside::RUNS_KEPT,
     backend::{FileMedium, Medium},
     engine::{self, DRAW, Engine, FORMAT, LAST, LOW, PROOF},
     frame::{self, HEADER, Head, Kind, MAGIC},
-    home,
+    home, key,
     open::Salvaged,
     trouble::Trouble,
 };
@@ -50,7 +51,8 @@ pub(crate) struct Found {
     /// Newest removal of a key that is known.
     gone: HashMap<Name, u64>,
     lows: HashMap<Vec<u8>, (u64, u64)>,
-    unreadable: HashSet<Name>,
+    /// The newest of each, as far as its stamp can be believed.
+    unreadable: HashMap<Name, At>,
     /// Frames beyond [`DAMAGED_MAX`].
     uncounted: u64,
 }
@@ -134,7 +136,7 @@ pub(crate) fn scan(file: &File, seed: Option<u64>) -> io::Result<Found> {
         let Some(frame) = frame::read(&bytes, seed) else {
             let format = head.kind == Kind::Meta && frame::read(&bytes, 0).is_some();
             if !format {
-                found.unreadable(&bytes, head);
+                found.unreadable(&bytes, head, offset);
             }
             return Ok(format.then(|| offset + head.total() as u64));
         };
@@ -146,10 +148,14 @@ pub(crate) fn scan(file: &File, seed: Option<u64>) -> io::Result<Found> {
 }
 
 impl Found {
-    fn unreadable(&mut self, bytes: &[u8], head: Head) {
+    fn unreadable(&mut self, bytes: &[u8], head: Head, offset: u64) {
         if self.unreadable.len() < DAMAGED_MAX {
             let key = bytes[HEADER..HEADER + head.key].to_vec();
-            self.unreadable.insert((head.kind, key));
+            let at = At { stamp: head.stamp, offset, len: head.total() };
+            let known = self.unreadable.entry((head.kind, key)).or_insert(at);
+            if at.stamp > known.stamp {
+                *known = at;
+            }
         } else {
             self.uncounted += 1;
         }
@@ -189,7 +195,7 @@ impl Found {
         // A removal and a put of the same commit: the put is kept, once too often at worst.
         self.good.retain(|name, at| at.stamp >= newest(name) && !passed(name, at.stamp));
         let good = &self.good;
-        self.unreadable.retain(|name| {
+        self.unreadable.retain(|name, _| {
             !good.contains_key(name) && !gone.contains_key(name) && !passed(name, 0)
         });
     }
@@ -208,6 +214,18 @@ impl Found {
     /// Highest stamp.
     pub(crate) fn stamp(&self) -> u64 {
         self.good.values().map(|at| at.stamp).max().unwrap_or(0)
+    }
+
+    /// Runs that are lost, in the order of their keys: what the file has in their place.
+    fn each_lost(&self, file: &File, visit: Each<'_>) -> Result<(), Trouble> {
+        let runs = |name: &Name| name.0 == Kind::Run && key::parse_run(&name.1).is_some();
+        let mut lost: Vec<_> = self.unreadable.iter().filter(|(name, _)| runs(name)).collect();
+        lost.sort_unstable_by_key(|(name, _)| *name);
+        for ((kind, key), at) in lost.into_iter().take(RUNS_KEPT) {
+            let bytes = read_at(file, at.offset, at.len).map_err(|e| Trouble::io(&e))?;
+            visit(*kind, key, bytes.get(HEADER + key.len()..).unwrap_or_default())?;
+        }
+        Ok(())
     }
 
     /// Visits what is good, in the order of the keys.
@@ -242,18 +260,23 @@ pub(crate) fn rebuild(
         writer.stamp = writer.stamp.max(found.stamp());
     }
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    found.each(file, &mut |kind, key, value| {
-        if kind == Kind::Meta && [FORMAT, LAST, PROOF, DRAW].contains(&key) {
-            return Ok(());
-        }
-        bytes += frame::len(key, value);
-        batch.push((kind, key.to_vec(), value.to_vec()));
+    let mut restore = |kind, key: Vec<u8>, value: &[u8]| {
+        bytes += frame::len(&key, value);
+        batch.push((kind, key, value.to_vec()));
         if bytes >= COMMIT_BYTES {
             bytes = 0;
             engine.restore(&std::mem::take(&mut batch))?;
         }
         Ok(())
+    };
+    found.each(file, &mut |kind, key, value| {
+        if kind == Kind::Meta && [FORMAT, LAST, PROOF, DRAW].contains(&key) {
+            return Ok(());
+        }
+        restore(kind, key.to_vec(), value)
     })?;
+    // What was lost is left for its queue to account for.
+    found.each_lost(file, &mut |_, key, value| restore(Kind::Row, key::cut(key), value))?;
     engine.restore(&batch)?;
     engine.set_meta(&[(DRAW, Some(b"salvaged"))])?;
     drop(engine);

@@ -369,6 +369,12 @@ impl QueueStore for RedbStore {
         }
     }
 
+    fn set_aside(&self, queue: &QueueName, place: Place, value: &[u8]) -> Result<(), StoreError> {
+        let Some(home) = &self.home else { return Ok(()) };
+        let set_aside = crate::aside::run(&home.dir, (queue, place), value);
+        set_aside.map(drop).map_err(|e| StoreError::Failed(e.to_string()))
+    }
+
     fn fitting(&self, queue: &QueueName, at_most: usize) -> usize {
         Self::fitting(queue, at_most)
     }

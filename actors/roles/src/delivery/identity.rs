@@ -5,6 +5,7 @@ use protocol::RemoteId;
 
 use super::{
     orders::Identity,
+    recount,
     state::{STATE, STATE_KEY, State},
 };
 
@@ -21,7 +22,9 @@ pub fn draw_epoch(known: Option<u64>, now_ms: i64, random: u64) -> u64 {
 
 /// Reads who the node is. Where the store is new, or not `proved` to be the one this machine last
 /// closed, a new epoch is drawn, and the numbers start anew under it. A `component` given by hand
-/// restores a lost node (INS-10). `Ok`: what was drawn is on disk.
+/// restores a lost node (INS-10). Where the opening of the store cut something out, where it is not
+/// proved or small, its counters are brought back to what stands on disk, in the same commit.
+/// `Ok`: what was drawn and corrected is on disk.
 pub fn open(
     store: &dyn QueueStore,
     customer: RemoteId,
@@ -35,22 +38,30 @@ pub fn open(
     let id = store.row(STATE, ID)?.and_then(|row| RemoteId::from_bytes(&row).ok());
     let unregistered = customer.cut(0).child(component.unwrap_or(0)).unwrap_or(customer);
     let id = id.filter(|id| id.is_under(&customer.cut(0))).unwrap_or(unregistered);
-    if let (Some(epoch), true) = (known, proved) {
+    let row = store.row(STATE, STATE_KEY)?.and_then(|row| State::decode(&row));
+    let mut state = row.unwrap_or_default();
+    let mended = match !proved || recount::is_due(store)? {
+        true => recount::mend(store, &mut state, id)?,
+        false => None,
+    };
+    let known_epoch = known.filter(|_| proved);
+    if let (Some(epoch), true) = (known_epoch, mended.is_none()) {
         return Ok(Identity { id, epoch });
     }
-    let epoch = draw_epoch(known, now_ms, random);
-    let row = store.row(STATE, STATE_KEY)?.and_then(|row| State::decode(&row));
-    let state = State { sequence: [0; 3], order: 0, ..row.unwrap_or_default() };
+    let epoch = known_epoch.unwrap_or_else(|| draw_epoch(known, now_ms, random));
+    if known_epoch.is_none() {
+        (state.sequence, state.order) = ([0; 3], 0);
+    }
     let state = state.encode().map_err(|e| StoreError::Failed(e.to_string()))?;
     let put = |key: &'static [u8], value: Bytes| Change::PutRow {
         table: STATE,
         key: Bytes::from_static(key),
         value,
     };
-    store.commit(&[
-        put(EPOCH, Bytes::copy_from_slice(&epoch.to_be_bytes())),
-        put(STATE_KEY, state.into()),
-    ])?;
+    let mut changes = mended.unwrap_or_default();
+    changes.push(put(EPOCH, Bytes::copy_from_slice(&epoch.to_be_bytes())));
+    changes.push(put(STATE_KEY, state.into()));
+    store.commit(&changes)?;
     Ok(Identity { id, epoch })
 }
 

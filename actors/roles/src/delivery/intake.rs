@@ -17,11 +17,12 @@ use protocol::{
     exchange::{Exchange, Outcome, digest_of},
     heartbeat::Heartbeat,
     limits,
-    message::{Blocks, Brief, Messages, Persistence},
+    message::{Blocks, Messages},
+    parts::Parts,
     run::{Run, RunHeader},
 };
 use supervision::{AskError, Route};
-use tracing::{Span, field, instrument};
+use tracing::{Span, field, instrument, warn};
 
 use super::{
     doorbell::Doorbell,
@@ -43,6 +44,8 @@ const EARLY_AFTER_MS: u64 = 20;
 
 /// Class of what teaches the nodes it passes the way down.
 const REGISTRATION: &str = "registration";
+/// Classes of what comes in great numbers and changes nothing on its way in.
+const COMMON: [&str; 3] = ["alarm", "event", "data"];
 
 /// The door of a node.
 pub struct Intake {
@@ -148,16 +151,20 @@ impl Intake {
 
 impl Intake {
     /// Checks the messages of a run. The last hop is the child that speaks, and the run holds as
-    /// many messages as it says; otherwise every one of them is refused.
+    /// many messages as it says; otherwise every one of them is refused. Without certificates the
+    /// child is believed whose messages it relays (DESIGN §15).
     fn check_run(&self, exchange: &Exchange, run: &Run, now: i64) -> Vec<Result<Checked, Refusal>> {
         let expected = run.header.present();
         let refuse_all = |refusal| (0..expected).map(|_| Err(refusal)).collect::<Vec<_>>();
         let last = run.header.path.last();
-        if last.is_none_or(|hop| hop.node != exchange.sender.id)
-            || run.header.path.len() >= limits::HOPS_MAX
-            || !same_customer(exchange, run)
-        {
+        if last.is_none_or(|hop| hop.node != exchange.sender.id) {
             return refuse_all(Refusal::IdentityMismatch);
+        }
+        if run.header.path.len() >= limits::HOPS_MAX {
+            // Only a circle makes a path so long, and it may be one that leaves this node out.
+            warn!(target: "delivery", origin = %run.header.origin, hops = run.header.path.len(),
+                "the path is too long: look for a circle among the parents");
+            return refuse_all(Refusal::Loop);
         }
         let mut checked = Vec::with_capacity(expected as usize);
         let mut messages = Messages::of(&run.messages);
@@ -182,22 +189,23 @@ pub fn check(
     (sequence, now): (u64, i64),
     is_top: bool,
 ) -> Result<Checked, Refusal> {
-    if !is_top {
-        let Brief { class, persistence, time_to_live_s } = blocks.brief(run, sequence, now)?;
-        if class != REGISTRATION {
-            let assured = persistence == Persistence::Assured;
-            let traits = Traits { bytes, assured, time_to_live_s };
-            return Ok(Checked { traits, message: None });
-        }
-    }
-    let message = blocks.check(run, sequence, now)?;
-    Ok(Checked { traits: Traits::of(&message, bytes), message: Some(message) })
+    blocks.check(run, sequence, now).map(|parts| Checked::of(&parts, bytes, is_top))
 }
 
-/// A node relays its own customer's messages. Which nodes may relay others' says their certificate
-/// (group `provider`); without certificates the child is believed (DESIGN §15).
-fn same_customer(_exchange: &Exchange, _run: &Run) -> bool {
-    true
+impl Checked {
+    /// Of a message of `bytes` wire bytes that was checked. Decoded is only what changes something
+    /// on its way in: a node passes the rest on as it is, and so does the top to who subscribed.
+    pub fn of(parts: &Parts<'_>, bytes: usize, is_top: bool) -> Self {
+        let is_decoded = match is_top {
+            true => !COMMON.contains(&parts.header.class),
+            false => parts.header.class == REGISTRATION,
+        };
+        Self {
+            traits: Traits::of(&parts.header, bytes),
+            instance: parts.infrastructure.instance,
+            message: is_decoded.then(|| Box::new(parts.message())),
+        }
+    }
 }
 
 fn beats_of(exchange: &Exchange) -> Result<Vec<Heartbeat>, Refusal> {

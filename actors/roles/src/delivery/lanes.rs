@@ -70,6 +70,15 @@ pub fn gone_key(queue: &QueueName, place: Place) -> Bytes {
     key.into()
 }
 
+/// Queue and place of such a key.
+pub fn parse_gone_key(key: &[u8]) -> Option<(QueueName, Place)> {
+    let (rest, position) = key.split_last_chunk()?;
+    let (name, [0, precedence]) = rest.split_last_chunk()? else { return None };
+    let precedence = Precedence::from_number(*precedence)?;
+    let name = std::str::from_utf8(name).ok()?;
+    Some((QueueName::new(name), Place { precedence, position: u64::from_be_bytes(*position) }))
+}
+
 impl Lane {
     /// A lane whose runs are all on disk.
     pub fn on_disk() -> Self {

@@ -14,6 +14,7 @@ pub mod link;
 pub mod orders;
 pub mod questions;
 pub mod queue_routes;
+pub mod recount;
 pub mod registering;
 pub mod registration;
 pub mod retry;

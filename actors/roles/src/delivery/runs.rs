@@ -1,9 +1,9 @@
 //! Runs as a queue keeps them: with when they expire, what of them is gone, cut to fit pages.
 use bytes::Bytes;
 use protocol::{
-    Message,
     codec::{Malformed, Reader, Writer},
-    message::Persistence,
+    message::{Messages, Persistence},
+    parts::HeaderParts,
     run::{Run, RunHeader},
 };
 
@@ -33,10 +33,10 @@ pub struct Traits {
 }
 
 impl Traits {
-    /// Of a decoded message of `bytes` wire bytes.
-    pub fn of(message: &Message, bytes: usize) -> Self {
-        let assured = message.header.persistence == Persistence::Assured;
-        Self { bytes, assured, time_to_live_s: message.header.time_to_live_s }
+    /// Of a message of `bytes` wire bytes.
+    pub fn of(header: &HeaderParts<'_>, bytes: usize) -> Self {
+        let assured = header.persistence == Persistence::Assured;
+        Self { bytes, assured, time_to_live_s: header.time_to_live_s }
     }
 
     /// When it expires by this node's clock, having been `age_ms` old at `received`.
@@ -80,6 +80,31 @@ impl StoredRun {
                 run: i.nested(|r| Run::read(r, value))?,
             })
         })
+    }
+}
+
+impl StoredRun {
+    /// Its messages that are not gone and can be read: position, wire bytes, traits.
+    pub fn left<'r>(&'r self, gone: &'r Gone) -> impl Iterator<Item = (u32, Traits)> + 'r {
+        let header = &self.run.header;
+        let there = (0..header.count).filter(|p| !header.is_left_out(*p));
+        let all = there.zip(Messages::of(&self.run.messages));
+        all.filter(|(at, _)| !gone.has(*at)).filter_map(|(at, message)| {
+            let (range, blocks) = message.ok()?;
+            let header = HeaderParts::read(blocks.header).ok()?;
+            Some((at, Traits::of(&header, range.len())))
+        })
+    }
+
+    /// When a message of it expires, by this node's clock.
+    pub fn expires_at(&self, traits: &Traits) -> Option<i64> {
+        traits.expires_at(received(&self.run.header), self.run.header.age_before_ms())
+    }
+
+    /// When the first of its messages that are not gone expires.
+    pub fn due(&self, gone: &Gone) -> Option<i64> {
+        self.expires_at?;
+        self.left(gone).filter_map(|(_, traits)| self.expires_at(&traits)).min()
     }
 }
 
@@ -128,21 +153,22 @@ impl Gone {
 
 /// Value and key of a run beside its messages, bytes: stored header, frame and leaf.
 const SPARE: usize = 320;
-/// Largest value, bytes: what one page walk reads at once.
-const LARGEST: usize = 256 << 10;
+/// Largest value of a queue, bytes: what one page walk reads at once.
+pub const LARGEST: usize = 256 << 10;
 /// Smallest page, bytes.
 const PAGE: usize = 4096;
 
 /// Cuts messages of the given sizes into runs that fill power-of-two pages: redb gives a value
-/// 4 KiB × 2^n and writes all of it. Returns how many messages go into each run.
-pub fn cut(sizes: &[usize], messages_max: usize) -> Vec<usize> {
+/// 4 KiB × 2^n and writes all of it. `largest` is such a page. Returns how many messages go into
+/// each run.
+pub fn cut(sizes: &[usize], messages_max: usize, largest: usize) -> Vec<usize> {
     let mut pieces = Vec::new();
     let mut rest = sizes;
     while !rest.is_empty() {
         let left: usize = rest.iter().sum();
-        let whole = (left + SPARE).next_power_of_two().clamp(PAGE, LARGEST);
+        let whole = (left + SPARE).next_power_of_two().clamp(PAGE, largest);
         // Waste of at most a quarter is cheaper than another row.
-        let room = if left + SPARE <= LARGEST && (left + SPARE) * 4 >= whole * 3 {
+        let room = if left + SPARE <= largest && (left + SPARE) * 4 >= whole * 3 {
             whole - SPARE
         } else {
             (whole / 2).max(PAGE) - SPARE
@@ -166,7 +192,7 @@ mod tests {
     #[test]
     fn cut_keeps_every_message_and_no_piece_is_too_large() {
         for sizes in [vec![1100; 900], vec![10; 3], vec![300 << 10, 5, 200 << 10], vec![]] {
-            let pieces = cut(&sizes, 1024);
+            let pieces = cut(&sizes, 1024, LARGEST);
             assert_eq!(pieces.iter().sum::<usize>(), sizes.len());
             let mut rest = &sizes[..];
             for piece in pieces {

@@ -1,7 +1,9 @@
 //! The counters of a node's store, one row, written with every commit that changes them.
 use std::collections::BTreeMap;
 
-use protocol::heartbeat::Account;
+use bytes::Bytes;
+use extension::storage::Place;
+use protocol::{Precedence, ends::End, heartbeat::Account};
 use serde::{Deserialize, Serialize};
 
 /// Table of the node's own small rows.
@@ -10,7 +12,8 @@ pub const STATE: &str = "state";
 pub const STATE_KEY: &[u8] = b"counters";
 /// Side rows: what of a run is gone. Key: queue name, 0, precedence, position.
 pub const GONE: &str = "gone";
-/// What expires. Key: when, precedence, position.
+/// What expires: a row a run of `up`. Key: when the first of its messages that is still there
+/// expires, precedence, position.
 pub const EXPIRY: &str = "expiry";
 /// Exchange memory. Key: child's id, epoch where it has number 0, precedence.
 pub const EXCHANGES: &str = "exchanges";
@@ -79,9 +82,48 @@ impl State {
         }
     }
 
+    /// Counts messages that came into custody.
+    pub fn taken(&mut self, messages: u64) {
+        self.account.taken += messages;
+        self.account.queued += messages;
+    }
+
+    /// Counts messages that left the account's `queued`; `reason` of those that end refused.
+    pub fn end(&mut self, end: End, messages: u64, reason: &str) {
+        let account = &mut self.account;
+        account.queued = account.queued.saturating_sub(messages);
+        match end {
+            End::Delivered => account.delivered += messages,
+            End::Expired => account.expired += messages,
+            End::Evicted => account.evicted += messages,
+            End::Refused => account.refused += messages,
+            End::Consumed => account.consumed += messages,
+        }
+        if end == End::Refused && messages > 0 {
+            *self.refused.entry(reason.to_owned()).or_default() += messages;
+        }
+    }
+
     /// Counts a refusal at the door.
     pub fn turn_away(&mut self, reason: &str, messages: u64) {
         *self.turned_away.entry(reason.to_owned()).or_default() += messages;
         self.account.turned_away += messages;
     }
+}
+
+/// Key of a run in [`EXPIRY`].
+pub fn expiry_key(at: i64, place: Place) -> Bytes {
+    let mut key = at.max(0).to_be_bytes().to_vec();
+    key.push(place.precedence as u8);
+    key.extend_from_slice(&place.position.to_be_bytes());
+    key.into()
+}
+
+/// When and where, of such a key.
+pub fn parse_expiry_key(key: &[u8]) -> Option<(i64, Place)> {
+    let (at, rest) = key.split_first_chunk()?;
+    let (precedence, position) = rest.split_first()?;
+    let precedence = Precedence::from_number(*precedence)?;
+    let position = u64::from_be_bytes(position.try_into().ok()?);
+    Some((i64::from_be_bytes(*at), Place { precedence, position }))
 }

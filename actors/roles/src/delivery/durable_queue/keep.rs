@@ -4,7 +4,8 @@ use extension::storage::{QueueName, StoreError};
 use protocol::{
     Message, MessageId, Precedence, Refusal,
     ends::{End, EndReport},
-    message::{Channel, Header, Persistence, Unnumbered, fill_in},
+    message::{Blocks, Channel, Messages, Persistence, Unnumbered, fill_in},
+    parts::HeaderParts,
     run::{Hop, Run, RunHeader},
 };
 use tracing::error;
@@ -12,7 +13,7 @@ use tracing::error;
 use super::{DurableQueue, Group, UP};
 use crate::delivery::{
     eviction::Decision,
-    orders::{Arrived, Keep, Kept},
+    orders::{Arrived, Checked, Keep, Kept},
     runs::Traits,
 };
 
@@ -93,24 +94,12 @@ impl DurableQueue {
 
     /// Counts messages that left the account's `queued`.
     pub(super) fn end(&mut self, end: End, count: u64, reason: &str) {
-        let account = &mut self.state.account;
-        account.queued = account.queued.saturating_sub(count);
-        match end {
-            End::Delivered => account.delivered += count,
-            End::Expired => account.expired += count,
-            End::Evicted => account.evicted += count,
-            End::Refused => account.refused += count,
-            End::Consumed => account.consumed += count,
-        }
-        if end == End::Refused {
-            *self.state.refused.entry(reason.to_owned()).or_default() += count;
-        }
+        self.state.end(end, count, reason);
     }
 
     /// Counts messages that came into custody.
     pub(super) fn taken(&mut self, count: u64) {
-        self.state.account.taken += count;
-        self.state.account.queued += count;
+        self.state.taken(count);
     }
 
     fn next_id(&mut self, precedence: Precedence) -> (MessageId, u64) {
@@ -212,9 +201,11 @@ impl DurableQueue {
     /// At the top a message of its own goes through the same keeper as everybody's.
     fn keep_in_records(&mut self, run: Run, group: &mut Group) -> Result<(), StoreError> {
         let now = self.now();
-        let messages: Result<Vec<Message>, _> = protocol::message::Messages::of(&run.messages)
-            .map(|m| m.and_then(|(_, blocks)| blocks.decode()))
-            .collect();
+        let read = |m: Result<(_, Blocks<'_>), _>| {
+            let (range, blocks): (std::ops::Range<usize>, _) = m?;
+            blocks.parts().map(|parts| Checked::of(&parts, range.len(), true))
+        };
+        let messages: Result<Vec<_>, _> = Messages::of(&run.messages).map(read).collect();
         let messages = messages.map_err(|e| StoreError::Failed(e.to_string()))?;
         let count = messages.len() as u64;
         if let Some(keeper) = &mut self.keeper {
@@ -252,7 +243,7 @@ impl DurableQueue {
 /// Whether a message in wire bytes goes down.
 fn is_back(bytes: &[u8]) -> bool {
     let mut reader = protocol::codec::Reader::new(bytes);
-    let blocks = protocol::message::Blocks::take(&mut reader);
-    let header = blocks.ok().and_then(|b| Header::read(b.header).ok());
+    let blocks = Blocks::take(&mut reader);
+    let header = blocks.ok().and_then(|b| HeaderParts::read(b.header).ok());
     header.is_some_and(|h| h.channel == Channel::Back)
 }

@@ -3,8 +3,10 @@
 //! All that waits while a commit runs goes into the next. A commit that fails leaves nothing
 //! behind in memory: the queue reads its state from disk again, as after a restart.
 mod asked;
+mod damaged;
 mod down;
 mod handlers;
+mod hunt;
 mod keep;
 mod keep_with;
 mod look;
@@ -32,7 +34,7 @@ use super::{
     doorbell::Doorbell,
     eviction::Limits,
     exchanges::ChildMemory,
-    lanes::{DamagedRun, Lane},
+    lanes::{DamagedRun, Head, Lane},
     orders::*,
     questions::Questions,
     router::Route,
@@ -117,9 +119,12 @@ struct Group {
     bells: Vec<String>,
     /// Bytes admitted to `up` by precedence that no run holds yet.
     admitted: [u64; 3],
-    /// Messages that go in this commit, and what then is gone of runs that are on disk only.
-    dropped: HashSet<(Place, u32)>,
+    /// What is gone of runs when this commit is made.
     gone: HashMap<Place, Gone>,
+    /// The time at which it looks for what has expired.
+    now: Option<i64>,
+    /// Runs of `up` in flight while it was planned, once somebody asked.
+    flying: Option<HashSet<Place>>,
 }
 
 impl Group {
@@ -155,7 +160,9 @@ pub struct DurableQueue {
     bulk_owed: u64,
     storage: Option<String>,
     damaged: Vec<(QueueName, DamagedRun)>,
-    evict_from: [u64; 3],
+    hunt: hunt::Hunt,
+    /// The run that was read from disk last, while a commit is planned.
+    at_hand: Option<(QueueName, Place, Head)>,
     /// The id that the commit in the making gives the node.
     adopting: Option<RemoteId>,
     questions: Questions,
@@ -184,7 +191,8 @@ impl DurableQueue {
             bulk_owed: 0,
             storage: None,
             damaged: Vec::new(),
-            evict_from: [0; 3],
+            hunt: hunt::Hunt::default(),
+            at_hand: None,
             adopting: None,
             questions: Questions::default(),
             drains: Drains::default(),
@@ -202,7 +210,8 @@ impl DurableQueue {
         self.state = state.transpose()?.unwrap_or_default();
         self.lanes = self.state.held.keys().map(|n| (QueueName::new(n), lanes_on_disk())).collect();
         self.memory.clear();
-        self.evict_from = [0; 3];
+        self.hunt = hunt::Hunt::default();
+        self.at_hand = None;
         self.damaged.clear();
         self.routes = down::read_routes(&*store)?;
         self.local = down::read_local_names(&*store)?;
@@ -284,6 +293,7 @@ impl DurableQueue {
         if let Err(failed) = self.set_damaged_aside() {
             self.failed(&failed);
         }
+        self.hunt.begin();
         let mut group = Group::default();
         let mut removals: Vec<Settle> = Vec::new();
         let planned = jobs.into_iter().try_for_each(|job| {
@@ -319,6 +329,8 @@ impl DurableQueue {
 
     /// Writes the group with the counters, if they changed.
     fn write(&mut self, group: &mut Group) -> Result<(), StoreError> {
+        // What was read before is not what stands there after it.
+        self.at_hand = None;
         let turned_away = self.settings.turned_away.counts();
         if group.state_changed {
             turned_away.iter().for_each(|(reason, count)| self.state.turn_away(reason, *count));

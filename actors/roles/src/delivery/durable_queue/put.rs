@@ -1,22 +1,22 @@
 //! Putting runs into queues, making room, and what nobody will take.
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::ControlFlow};
 
 use bytes::Bytes;
-use extension::storage::{Change, Place, QueueName, QueueStore, StoreError};
+use extension::storage::{Change, Place, QueueName, QueueStore, StoreError, Value};
 use protocol::{
     MessageId, Precedence,
     ends::{End, EndReport},
     message::Messages,
     run::{Run, RunHeader},
 };
-use tracing::error;
 
 use super::{DurableQueue, Group, SET_ASIDE, UP, place_of, walk::Walk};
 use crate::delivery::{
     eviction::{self, Decision},
-    lanes::{Head, gone_key},
-    runs::{Gone, StoredRun, Traits, cut},
-    state::{ENDS, EXPIRY, GONE},
+    lanes::{DamagedRun, Head, gone_key},
+    recount::put_report,
+    runs::{Gone, LARGEST, StoredRun, Traits, cut},
+    state::{EXPIRY, GONE, expiry_key},
 };
 
 /// Messages in one stored run; a batch is at least one run.
@@ -34,7 +34,7 @@ impl DurableQueue {
     ) {
         let sizes: Vec<usize> = traits.iter().map(|t| t.bytes).collect();
         let whole = !run.header.left_out.is_empty();
-        let pieces = if whole { vec![sizes.len()] } else { cut(&sizes, RUN_MESSAGES_MAX) };
+        let pieces = if whole { vec![sizes.len()] } else { cut(&sizes, RUN_MESSAGES_MAX, LARGEST) };
         let (mut from, mut at) = (0, 0);
         for piece in pieces {
             let bytes: usize = sizes[at..at + piece].iter().sum();
@@ -73,6 +73,7 @@ impl DurableQueue {
         if let (Some(at), UP) = (stored.expires_at, &*queue.0) {
             let (key, value) = (expiry_key(at, place), Bytes::new());
             group.changes.push(Change::PutRow { table: EXPIRY, key, value });
+            self.hunt.note(at, place);
         }
         group.changes.push(Change::PutRun { queue: queue.clone(), place, value });
         let head = Head { position, stored, gone: Gone::default(), flight: None, sent: 0 };
@@ -96,18 +97,23 @@ impl DurableQueue {
             return Ok(Decision::Admit);
         }
         let store = self.settings.store.clone();
+        if group.flying.is_none() {
+            group.flying = Some(self.in_flight_places());
+        }
+        let now = *group.now.get_or_insert((self.settings.clock)());
+        self.hunt.at(now);
         // What this group put is not on disk yet; it is the newest, and so the last to go.
-        let mut walk = Walk {
-            store: &*store,
-            now: self.now(),
-            flying: self.in_flight_places(),
-            given: group.dropped.clone(),
-            evict_from: self.evict_from,
-        };
-        let plan = eviction::plan(precedence, bytes, used, &limits, &mut walk)?;
-        self.evict_from = walk.evict_from;
+        let flying = group.flying.take().unwrap_or_default();
+        let mut walk =
+            Walk::new(&*store, now, (&flying, &group.gone), (&mut self.hunt, &mut self.at_hand));
+        let plan = eviction::plan(precedence, bytes, used, &limits, &mut walk);
+        let damaged = walk.damaged;
+        let up = QueueName::new(UP);
+        self.damaged.extend(damaged.into_iter().map(|run| (up.clone(), run)));
+        group.flying = Some(flying);
+        let plan = plan?;
         for (victim, end) in &plan.victims {
-            self.drop_one(&QueueName::new(UP), victim.place, victim.at, *end, "", group)?;
+            self.drop_one(&up, victim.place, victim.at, *end, "", group)?;
         }
         if plan.decision == Decision::Admit {
             group.admitted[precedence as usize] += bytes;
@@ -135,21 +141,8 @@ impl DurableQueue {
         reason: &str,
         group: &mut Group,
     ) -> Result<(), StoreError> {
-        let store = self.settings.store.clone();
-        let head = self.lane(queue, place.precedence).head(place.position).cloned();
-        let head = match head {
-            Some(head) => head,
-            None => match read_head(&*store, queue, place)? {
-                Some(mut head) => {
-                    let planned = group.gone.get(&place).cloned();
-                    head.gone = planned.unwrap_or(head.gone);
-                    head
-                }
-                None => return Ok(()),
-            },
-        };
+        let Some(head) = self.head_of(queue, place, group)? else { return Ok(()) };
         let id = id_at(&head.stored.run.header, at);
-        group.dropped.insert((place, at));
         if self.gone_from(queue, place, head, &[at], group)? == 0 {
             return Ok(());
         }
@@ -158,6 +151,31 @@ impl DurableQueue {
             self.report(id, 1, end, reason, group);
         }
         Ok(())
+    }
+
+    /// A run of a queue as it is after what was planned, from memory or disk. One that is damaged
+    /// is none, and set aside before the next commit.
+    pub(super) fn head_of(
+        &mut self,
+        queue: &QueueName,
+        place: Place,
+        group: &Group,
+    ) -> Result<Option<Head>, StoreError> {
+        if let Some(head) = self.lane(queue, place.precedence).head(place.position) {
+            return Ok(Some(head.clone()));
+        }
+        let store = self.settings.store.clone();
+        let head = match read_head(&*store, queue, place, &mut self.at_hand)? {
+            Ok(head) => head,
+            Err(damaged) => {
+                self.damaged.push((queue.clone(), damaged));
+                None
+            }
+        };
+        Ok(head.map(|mut head| {
+            head.gone = group.gone.get(&place).cloned().unwrap_or(head.gone);
+            head
+        }))
     }
 
     /// Marks positions of a run gone, on disk and in memory.
@@ -170,6 +188,7 @@ impl DurableQueue {
         group: &mut Group,
     ) -> Result<u32, StoreError> {
         let sizes = sizes_of(&head.stored.run)?;
+        let due = head.stored.due(&head.gone);
         let (mut count, mut bytes) = (0, 0);
         for position in positions {
             let size = sizes.iter().find(|s| s.0 == *position);
@@ -187,17 +206,16 @@ impl DurableQueue {
         self.state.change(&queue.0, place.precedence as usize, -i64::from(count), -bytes);
         self.went(queue, place.precedence as usize, count.into());
         let key = gone_key(queue, place);
+        if &*queue.0 == UP {
+            expires_anew(&head, place, due, group);
+        }
+        group.gone.insert(place, head.gone.clone());
         if head.present().next().is_none() {
             group.changes.push(Change::RemoveRun { queue: queue.clone(), place });
             group.changes.push(Change::RemoveRow { table: GONE, key });
-            if let Some(at) = head.stored.expires_at {
-                let key = expiry_key(at, place);
-                group.changes.push(Change::RemoveRow { table: EXPIRY, key });
-            }
             self.lane(queue, place.precedence).remove(place.position);
         } else {
             group.changes.push(Change::PutRow { table: GONE, key, value: head.gone.to_bytes() });
-            group.gone.insert(place, head.gone.clone());
             if let Some(known) = self.lane(queue, place.precedence).head(place.position) {
                 known.gone = head.gone;
             }
@@ -231,43 +249,14 @@ impl DurableQueue {
         Ok(())
     }
 
-    /// A run whose bytes are damaged is taken out of its queue and kept apart, so that it neither
-    /// stops the queue nor is sent. Its messages end refused; which they were may not be readable.
-    pub(super) fn set_damaged_aside(&mut self) -> Result<(), StoreError> {
-        let mut group = Group::default();
-        for (queue, run) in std::mem::take(&mut self.damaged) {
-            let key = gone_key(&queue, run.place);
-            let readable = StoredRun::decode(&run.bytes).ok();
-            let header = readable.map(|s| s.run.header);
-            error!(target: "delivery", queue = %queue, position = run.place.position,
-                messages = header.as_ref().map(RunHeader::present),
-                "run is damaged; set aside (fsck and queue show set-aside tell more)");
-            if let Some(header) = header {
-                let count = u64::from(header.present());
-                let bytes = run.bytes.len() as i64;
-                let lane = header.precedence as usize;
-                self.state.change(&queue.0, lane, -(count as i64), -bytes);
-                self.end(End::Refused, count, "damaged");
-            }
-            group.state_changed = true;
-            group.changes.push(Change::PutRow { table: "damaged", key, value: run.bytes });
-            group.changes.push(Change::RemoveRun { queue, place: run.place });
-        }
-        self.write(&mut group)
-    }
-
     /// End reports into the queue of reports.
     pub(super) fn put_reports(&mut self, reports: Vec<EndReport>, group: &mut Group) {
         if self.keeper.is_some() {
             return;
         }
         for report in protocol::ends::join(reports) {
-            self.state.end += 1;
             group.state_changed = true;
-            let mut to = protocol::codec::Writer::new();
-            report.write(&mut to);
-            let key = Bytes::copy_from_slice(&self.state.end.to_be_bytes());
-            group.changes.push(Change::PutRow { table: ENDS, key, value: to.into_bytes() });
+            group.changes.push(put_report(&mut self.state, &report));
         }
     }
 }
@@ -292,23 +281,68 @@ pub(super) fn sizes_of(run: &Run) -> Result<Vec<(u32, usize)>, StoreError> {
     sizes.collect()
 }
 
-/// A run of a queue from disk, with what of it is gone.
+/// Moves a run in the table of what expires: what was due first may be gone.
+fn expires_anew(head: &Head, place: Place, due: Option<i64>, group: &mut Group) {
+    let now_due = head.stored.due(&head.gone);
+    if now_due == due {
+        return;
+    }
+    // Older versions left the row where it was put first.
+    let before = [due, head.stored.expires_at.filter(|at| Some(*at) != due)];
+    for at in before.into_iter().flatten().filter(|at| Some(*at) != now_due) {
+        let key = expiry_key(at, place);
+        group.changes.push(Change::RemoveRow { table: EXPIRY, key });
+    }
+    if let Some(at) = now_due {
+        let (key, value) = (expiry_key(at, place), Bytes::new());
+        group.changes.push(Change::PutRow { table: EXPIRY, key, value });
+    }
+}
+
+/// The run that was read last: who drops one message after the other reads it once.
+pub(super) type AtHand = Option<(QueueName, Place, Head)>;
+
+/// A run of a queue from disk, with what of it is gone; none where there is none, or what is there
+/// instead.
 pub(super) fn read_head(
     store: &dyn QueueStore,
     queue: &QueueName,
     place: Place,
-) -> Result<Option<Head>, StoreError> {
-    let Some(value) = store.run(queue, place)? else { return Ok(None) };
-    let stored = StoredRun::decode(&value).map_err(|e| StoreError::Failed(e.to_string()))?;
+    at_hand: &mut AtHand,
+) -> Result<Result<Option<Head>, DamagedRun>, StoreError> {
+    if let Some((_, _, head)) = at_hand.as_ref().filter(|(q, p, _)| (q, *p) == (queue, place)) {
+        return Ok(Ok(Some(head.clone())));
+    }
+    let stored = match store.run(queue, place) {
+        Ok(None) => return Ok(Ok(None)),
+        Ok(Some(value)) => StoredRun::decode(&value).map_err(|_| value),
+        Err(StoreError::Damaged(_)) => Err(what_is_there(store, queue, place)?),
+        Err(error) => return Err(error),
+    };
+    let stored = match stored {
+        Ok(stored) => stored,
+        Err(bytes) => return Ok(Err(DamagedRun { place, bytes })),
+    };
     let row = store.row(GONE, &gone_key(queue, place))?;
     let gone = row.map(|row| Gone::from_bytes(&row)).unwrap_or_default();
-    Ok(Some(Head { position: place.position, stored, gone, flight: None, sent: 0 }))
+    let head = Head { position: place.position, stored, gone, flight: None, sent: 0 };
+    *at_hand = Some((queue.clone(), place, head.clone()));
+    Ok(Ok(Some(head)))
 }
 
-/// Key of a run in the table of what expires: when, then where.
-pub(super) fn expiry_key(at: i64, place: Place) -> Bytes {
-    let mut key = at.max(0).to_be_bytes().to_vec();
-    key.push(place.precedence as u8);
-    key.extend_from_slice(&place.position.to_be_bytes());
-    key.into()
+/// The bytes that stand where a run should.
+fn what_is_there(
+    store: &dyn QueueStore,
+    queue: &QueueName,
+    place: Place,
+) -> Result<Bytes, StoreError> {
+    let mut there = Bytes::new();
+    store.runs(queue, place.precedence, place.position, &mut |position, value| {
+        let (Value::Good(raw) | Value::Damaged(raw)) = value;
+        if position == place.position {
+            there = Bytes::copy_from_slice(raw);
+        }
+        ControlFlow::Break(())
+    })?;
+    Ok(there)
 }

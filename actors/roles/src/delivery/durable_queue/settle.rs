@@ -12,12 +12,12 @@ use tracing::warn;
 
 use super::{
     DurableQueue, Group, UP, place_of,
-    put::{id_at, read_head, sizes_of},
+    put::{id_at, sizes_of},
 };
 use crate::delivery::{
     lanes::Head,
     orders::{Batch, NextBatch, Part, Settle},
-    runs::{Gone, Traits, received},
+    runs::{Gone, Traits},
     state::ENDS,
 };
 
@@ -81,7 +81,7 @@ impl DurableQueue {
             }
             let Some(run) = present_run(head)? else { continue };
             let positions = head.present().collect();
-            let expires_at = next_expiry(head)?;
+            let expires_at = head.stored.due(&head.gone);
             batch.expires_at = [batch.expires_at, expires_at].into_iter().flatten().min();
             batch.parts.push(Part { place: place_of(precedence, head.position), positions });
             batch.runs.push(run);
@@ -108,7 +108,7 @@ impl DurableQueue {
         let mut group = Group::default();
         for (precedence, head) in due {
             let place = place_of(precedence, head.position);
-            for at in expired_in(&head, now)? {
+            for at in expired_in(&head, now) {
                 self.drop_one(&up, place, at, End::Expired, "", &mut group)?;
             }
         }
@@ -173,18 +173,11 @@ impl DurableQueue {
         group: &mut Group,
     ) -> Result<(), StoreError> {
         let up = QueueName::new(UP);
-        let known = self.lane(&up, part.place.precedence).head(part.place.position);
-        let head = match known {
-            Some(head) => {
-                head.flight = None;
-                head.clone()
-            }
-            // After a restart of the queue it is on disk only; settled twice it is nowhere.
-            None => match read_head(&*self.settings.store.clone(), &up, part.place)? {
-                Some(head) => head,
-                None => return Ok(()),
-            },
-        };
+        if let Some(head) = self.lane(&up, part.place.precedence).head(part.place.position) {
+            head.flight = None;
+        }
+        // After a restart of the queue it is on disk only; settled twice it is nowhere.
+        let Some(head) = self.head_of(&up, part.place, group)? else { return Ok(()) };
         let (mut there, mut refused) = (Vec::new(), Vec::new());
         for (position, outcome) in part.positions.iter().zip(outcomes) {
             match outcome {
@@ -249,30 +242,7 @@ fn present_run(head: &Head) -> Result<Option<Run>, StoreError> {
 }
 
 /// Positions of a run that have outlived their time.
-fn expired_in(head: &Head, now: i64) -> Result<Vec<u32>, StoreError> {
-    let late = expiries(head)?.into_iter().filter(|(_, at)| *at <= now);
-    Ok(late.map(|(position, _)| position).collect())
-}
-
-/// When the first message of a run that is still there expires.
-fn next_expiry(head: &Head) -> Result<Option<i64>, StoreError> {
-    if head.stored.expires_at.is_none() {
-        return Ok(None);
-    }
-    Ok(expiries(head)?.into_iter().map(|(_, at)| at).min())
-}
-
-/// When each message of a run that is still there expires, by position.
-fn expiries(head: &Head) -> Result<Vec<(u32, i64)>, StoreError> {
-    let mut expiries = Vec::new();
-    let header = &head.stored.run.header;
-    let (taken, age) = (received(header), header.age_before_ms());
-    let there = (0..header.count).filter(|p| !header.is_left_out(*p));
-    for (at, message) in there.zip(protocol::message::Messages::of(&head.stored.run.messages)) {
-        let (range, blocks) = message.map_err(|e| StoreError::Failed(e.to_string()))?;
-        let Ok(message) = blocks.decode() else { continue };
-        let expires_at = Traits::of(&message, range.len()).expires_at(taken, age);
-        expiries.extend(expires_at.filter(|_| !head.gone.has(at)).map(|e| (at, e)));
-    }
-    Ok(expiries)
+fn expired_in(head: &Head, now: i64) -> Vec<u32> {
+    let late = |traits: &Traits| head.stored.expires_at(traits).is_some_and(|at| at <= now);
+    head.stored.left(&head.gone).filter(|(_, traits)| late(traits)).map(|(at, _)| at).collect()
 }

@@ -1,147 +1,236 @@
 //! Looks through `up` on disk for messages that may go, oldest first.
-use std::{collections::HashSet, ops::ControlFlow};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    ops::ControlFlow,
+};
 
 use bytes::Bytes;
 use extension::storage::{Place, QueueName, QueueStore, StoreError, Value};
-use protocol::{Precedence, message::Messages};
+use protocol::Precedence;
 
-use super::{UP, place_of, put::read_head};
+use super::{
+    UP,
+    hunt::Hunt,
+    place_of,
+    put::{AtHand, read_head},
+};
 use crate::delivery::{
     eviction::{Held, Victim},
-    lanes::gone_key,
-    runs::{Gone, StoredRun, Traits, received},
-    state::EXPIRY,
+    lanes::{DamagedRun, Head, gone_key},
+    runs::{Gone, StoredRun, Traits},
+    state::GONE,
 };
 
 /// One look for victims.
 pub(super) struct Walk<'a> {
-    pub(super) store: &'a dyn QueueStore,
-    pub(super) now: i64,
+    store: &'a dyn QueueStore,
+    now: i64,
     /// Runs in flight stay: what is on its way is settled by its answer.
-    pub(super) flying: HashSet<Place>,
-    /// Victims named before.
-    pub(super) given: HashSet<(Place, u32)>,
-    /// Below these positions nothing may be evicted, by precedence.
-    pub(super) evict_from: [u64; 3],
-}
-
-impl Walk<'_> {
-    /// The first message of a run that `wanted` says yes to.
-    fn first_in(
-        &self,
-        place: Place,
-        stored: &StoredRun,
-        gone: &Gone,
-        wanted: &dyn Fn(&Traits) -> bool,
-    ) -> Option<Victim> {
-        let header = &stored.run.header;
-        let there = (0..header.count).filter(|p| !header.is_left_out(*p));
-        there.zip(Messages::of(&stored.run.messages)).find_map(|(at, message)| {
-            let (range, blocks) = message.ok()?;
-            if gone.has(at) || self.given.contains(&(place, at)) {
-                return None;
-            }
-            let traits = Traits::of(&blocks.decode().ok()?, range.len());
-            wanted(&traits).then_some(Victim { place, at, bytes: range.len() as u64 })
-        })
-    }
-
-    fn give(&mut self, victim: Option<Victim>) -> Option<Victim> {
-        self.given.extend(victim.map(|v| (v.place, v.at)));
-        victim
-    }
-
-    /// Runs of which something has expired, by the table of what expires.
-    fn expired_places(&self) -> Result<Vec<Place>, StoreError> {
-        let mut places = Vec::new();
-        self.store.rows(EXPIRY, &[], &[], &mut |key, _| {
-            let Some((at, place)) = read_expiry_key(key) else { return ControlFlow::Continue(()) };
-            if at > self.now {
-                return ControlFlow::Break(());
-            }
-            places.push(place);
-            ControlFlow::Continue(())
-        })?;
-        Ok(places)
-    }
+    flying: &'a HashSet<Place>,
+    /// What of runs is gone when the commit in the making is made.
+    planned: &'a HashMap<Place, Gone>,
+    hunt: &'a mut Hunt,
+    at_hand: &'a mut AtHand,
+    /// Victims of the run that was looked at last, by precedence.
+    expired: [VecDeque<Victim>; 3],
+    evictable: [VecDeque<Victim>; 3],
+    /// Behind the run on disk whose victims were named last, by precedence.
+    from: [Option<u64>; 3],
+    /// Runs passed in flight whose victims were named.
+    used: HashSet<Place>,
+    /// Runs that are damaged.
+    pub(super) damaged: Vec<DamagedRun>,
+    looked_again: bool,
 }
 
 /// Whether a message of that run has outlived its time at `now`.
-pub(super) fn has_expired(stored: &StoredRun, traits: &Traits, now: i64) -> bool {
-    let header = &stored.run.header;
-    let at = traits.expires_at(received(header), header.age_before_ms());
-    at.is_some_and(|at| at <= now)
+fn has_expired(stored: &StoredRun, traits: &Traits, now: i64) -> bool {
+    stored.expires_at(traits).is_some_and(|at| at <= now)
 }
 
-fn read_expiry_key(key: &[u8]) -> Option<(i64, Place)> {
-    let (at, rest) = key.split_first_chunk()?;
-    let (precedence, position) = rest.split_first()?;
-    let precedence = Precedence::from_number(*precedence)?;
-    let position = u64::from_be_bytes(position.try_into().ok()?);
-    Some((i64::from_be_bytes(*at), place_of(precedence, position)))
-}
-
-impl Held<StoreError> for Walk<'_> {
-    fn next_expired(&mut self, within: Option<Precedence>) -> Result<Option<Victim>, StoreError> {
-        let up = QueueName::new(UP);
-        let mut oldest: Option<(i64, Victim)> = None;
-        for place in self.expired_places()? {
-            if within.is_some_and(|w| w != place.precedence) || self.flying.contains(&place) {
-                continue;
-            }
-            let Some(head) = read_head(self.store, &up, place)? else { continue };
-            let wanted = |t: &Traits| has_expired(&head.stored, t, self.now);
-            let found = self.first_in(place, &head.stored, &head.gone, &wanted);
-            let since = received(&head.stored.run.header);
-            if let Some(found) = found
-                && oldest.is_none_or(|o| since < o.0)
-            {
-                oldest = Some((since, found));
-            }
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        store: &'a dyn QueueStore,
+        now: i64,
+        (flying, planned): (&'a HashSet<Place>, &'a HashMap<Place, Gone>),
+        (hunt, at_hand): (&'a mut Hunt, &'a mut AtHand),
+    ) -> Self {
+        Self {
+            store,
+            now,
+            flying,
+            planned,
+            hunt,
+            at_hand,
+            expired: Default::default(),
+            evictable: Default::default(),
+            from: [None; 3],
+            used: HashSet::new(),
+            damaged: Vec::new(),
+            looked_again: false,
         }
-        Ok(self.give(oldest.map(|o| o.1)))
     }
 
-    fn next_evictable(&mut self, precedence: Precedence) -> Result<Option<Victim>, StoreError> {
+    /// A run as it is after what was planned.
+    fn read(&mut self, place: Place) -> Result<Option<Head>, StoreError> {
+        let read = read_head(self.store, &QueueName::new(UP), place, self.at_hand)?;
+        let mut head = read.unwrap_or_else(|damaged| {
+            self.damaged.push(damaged);
+            None
+        });
+        if let (Some(head), Some(gone)) = (&mut head, self.planned.get(&place)) {
+            head.gone = gone.clone();
+        }
+        Ok(head)
+    }
+
+    /// The oldest run with something expired, of those precedences.
+    fn oldest_expired(&self, within: Option<Precedence>) -> Option<Place> {
+        let wanted = Precedence::ALL.iter().filter(|p| within.is_none_or(|within| within == **p));
+        let places = wanted.filter_map(|precedence| {
+            let positions = self.hunt.expired[*precedence as usize].iter();
+            let mut places = positions.map(|position| place_of(*precedence, *position));
+            places.find(|place| !self.flying.contains(place))
+        });
+        // Positions are given in the order of arrival, over all precedences.
+        places.min_by_key(|place| place.position)
+    }
+
+    /// Finds the next run with messages that may be evicted; `false`: there is none.
+    fn find_evictable(&mut self, precedence: Precedence) -> Result<bool, StoreError> {
+        let lane = precedence as usize;
+        // What was in flight when it was passed may be back.
+        let back = |walk: &Self| {
+            let mut places = walk.hunt.passed[lane].iter().map(|at| place_of(precedence, *at));
+            places.find(|place| !walk.flying.contains(place) && !walk.used.contains(place))
+        };
+        while let Some(place) = back(self) {
+            self.evictable[lane] =
+                self.read(place)?.map(|head| evictable(&head, place, self.now)).unwrap_or_default();
+            if !self.evictable[lane].is_empty() {
+                self.used.insert(place);
+                return Ok(true);
+            }
+            self.hunt.passed[lane].remove(&place.position);
+        }
+        let from = self.from[lane].unwrap_or(self.hunt.evict_from[lane]);
+        let (end, found) = self.evictable_from(precedence, from)?;
+        // A plan may name victims and not take them: the mark stays before the first.
+        if self.from[lane].is_none() {
+            self.hunt.evict_from[lane] = end;
+        }
+        if found {
+            self.from[lane] = Some(end + 1);
+        }
+        Ok(found)
+    }
+
+    /// Looks from a position on. Answers where it stopped, and whether at victims.
+    fn evictable_from(
+        &mut self,
+        precedence: Precedence,
+        from: u64,
+    ) -> Result<(u64, bool), StoreError> {
         let up = QueueName::new(UP);
-        let from = self.evict_from[precedence as usize];
-        let mut found = None;
-        let mut failed = None;
-        // A run in flight may come back, so the mark may not pass it.
-        let mut mark = None;
+        let (mut end, mut victims, mut failed) = (from, VecDeque::new(), None);
+        let (hunt, damaged) = (&mut self.hunt, &mut self.damaged);
         self.store.runs(&up, precedence, from, &mut |position, value| {
             let place = place_of(precedence, position);
-            let Value::Good(raw) = value else { return ControlFlow::Continue(()) };
+            end = position + 1;
             if self.flying.contains(&place) {
-                mark.get_or_insert(position);
+                hunt.passed[precedence as usize].insert(position);
                 return ControlFlow::Continue(());
             }
-            let stored = StoredRun::decode(&Bytes::copy_from_slice(raw));
-            let Ok(stored) = stored else { return ControlFlow::Continue(()) };
+            let (raw, good) = match value {
+                Value::Good(raw) => (Bytes::copy_from_slice(raw), true),
+                Value::Damaged(raw) => (Bytes::copy_from_slice(raw), false),
+            };
+            let stored = match StoredRun::decode(&raw) {
+                Ok(stored) if good => stored,
+                _ => {
+                    damaged.push(DamagedRun { place, bytes: raw });
+                    return ControlFlow::Continue(());
+                }
+            };
             if stored.assured >= stored.run.header.present() {
                 return ControlFlow::Continue(());
             }
-            let gone = match self.store.row("gone", &gone_key(&up, place)) {
-                Ok(row) => row.map(|row| Gone::from_bytes(&row)).unwrap_or_default(),
-                Err(error) => {
-                    failed = Some(error);
-                    return ControlFlow::Break(());
-                }
+            let gone = match self.planned.get(&place) {
+                Some(gone) => Ok(gone.clone()),
+                None => self
+                    .store
+                    .row(GONE, &gone_key(&up, place))
+                    .map(|row| row.map(|row| Gone::from_bytes(&row)).unwrap_or_default()),
             };
-            let wanted = |t: &Traits| !t.assured && !has_expired(&stored, t, self.now);
-            found = self.first_in(place, &stored, &gone, &wanted);
-            if found.is_some() {
-                mark.get_or_insert(position);
-                return ControlFlow::Break(());
+            match gone {
+                Ok(gone) => {
+                    let head = Head { position, stored, gone, flight: None, sent: 0 };
+                    victims = evictable(&head, place, self.now);
+                }
+                Err(error) => failed = Some(error),
             }
-            ControlFlow::Continue(())
+            match victims.is_empty() && failed.is_none() {
+                true => ControlFlow::Continue(()),
+                false => {
+                    end = position;
+                    ControlFlow::Break(())
+                }
+            }
         })?;
         if let Some(failed) = failed {
             return Err(failed);
         }
-        if let Some(mark) = mark {
-            self.evict_from[precedence as usize] = mark;
+        let found = !victims.is_empty();
+        self.evictable[precedence as usize] = victims;
+        Ok((end, found))
+    }
+}
+
+/// The messages of a run that may be evicted.
+fn evictable(head: &Head, place: Place, now: i64) -> VecDeque<Victim> {
+    victims(head, place, |t| !t.assured && !has_expired(&head.stored, t, now))
+}
+
+fn victims(head: &Head, place: Place, wanted: impl Fn(&Traits) -> bool) -> VecDeque<Victim> {
+    let left = head.stored.left(&head.gone).filter(|(_, traits)| wanted(traits));
+    left.map(|(at, traits)| Victim { place, at, bytes: traits.bytes as u64 }).collect()
+}
+
+impl Held<StoreError> for Walk<'_> {
+    fn next_expired(&mut self, within: Option<Precedence>) -> Result<Option<Victim>, StoreError> {
+        self.hunt.look(self.store, self.now)?;
+        loop {
+            let Some(place) = self.oldest_expired(within) else {
+                // At most once a walk: what is found anew may lead nowhere again.
+                if self.looked_again || !self.hunt.look_again(self.store, self.now)? {
+                    return Ok(None);
+                }
+                self.looked_again = true;
+                continue;
+            };
+            let lane = place.precedence as usize;
+            if self.expired[lane].is_empty() {
+                let (head, now) = (self.read(place)?, self.now);
+                let late =
+                    |head: Head| victims(&head, place, |t| has_expired(&head.stored, t, now));
+                self.expired[lane] = head.map(late).unwrap_or_default();
+            }
+            let victim = self.expired[lane].pop_front();
+            // Expired victims go whatever is decided, so the last of a run is the end of it.
+            if self.expired[lane].is_empty() {
+                self.hunt.expired[lane].remove(&place.position);
+            }
+            if victim.is_some() {
+                return Ok(victim);
+            }
         }
-        Ok(self.give(found))
+    }
+
+    fn next_evictable(&mut self, precedence: Precedence) -> Result<Option<Victim>, StoreError> {
+        let lane = precedence as usize;
+        if self.evictable[lane].is_empty() && !self.find_evictable(precedence)? {
+            return Ok(None);
+        }
+        Ok(self.evictable[lane].pop_front())
     }
 }
