@@ -105,9 +105,14 @@ impl Browser {
 
     /// Opens an address and waits until the page is loaded.
     pub fn go(&mut self, url: &str) {
-        self.events.clear();
-        let gone = self.call("Page.navigate", json!({"url": url}));
-        assert!(gone["errorText"].is_null(), "{url}: {gone}");
+        // One that another navigation of the page crossed is made again.
+        wait_for(url, || {
+            self.events.clear();
+            let gone = self.call("Page.navigate", json!({"url": url}));
+            let error = gone["errorText"].as_str();
+            assert!(error.is_none_or(|error| error == "net::ERR_ABORTED"), "{url}: {gone}");
+            error.is_none().then_some(())
+        });
         while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
             let event = self.receive();
             self.note(event);
