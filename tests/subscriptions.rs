@@ -56,7 +56,11 @@ impl ServiceModule for Noting {
         }
     }
 
-    fn handle(&mut self, received: &Received, _: &dyn Rows) -> Result<Vec<Effect>, ServiceError> {
+    fn handle(
+        &mut self,
+        received: &Received<'_>,
+        _: &dyn Rows,
+    ) -> Result<Vec<Effect>, ServiceError> {
         let header = &received.message.header;
         self.seen.lock().unwrap().push(format!("{} {}", header.class, header.subclass));
         Ok(Vec::new())

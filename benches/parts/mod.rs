@@ -1,6 +1,7 @@
 //! What the benches share: a chain of real processes, a load, and what the kernel counts.
 #![allow(dead_code, reason = "each bench uses a part")]
 
+pub mod child;
 pub mod load;
 pub mod meter;
 pub mod nodes;

@@ -12,6 +12,8 @@ pub enum Shape {
     Four,
     /// Everything in one process.
     One,
+    /// The provider alone: what is below it is played.
+    Top,
 }
 
 /// One process of the chain.
@@ -26,6 +28,10 @@ pub struct Node {
 pub struct Chain {
     pub nodes: Vec<Node>,
     pub socket: PathBuf,
+    /// Id of the customer that was made.
+    pub customer: String,
+    /// Where the provider takes exchanges, where nothing is below it.
+    pub door: String,
 }
 
 const PROXY: (&str, &[&str]) = ("proxy", &["proxy"]);
@@ -73,24 +79,23 @@ impl Chain {
             Shape::One => return Self::up(folder),
             Shape::Three => THREE.iter().map(made).collect(),
             Shape::Four => FOUR.iter().map(made).collect(),
+            Shape::Top => THREE.iter().skip(2).map(made).collect(),
         };
         let socket = nodes[0].folder.join("i.sock");
-        let mut chain = Self { nodes, socket };
-        let top = chain.nodes.len() - 1;
+        let (top, port) = (nodes.len() - 1, free_port());
+        let (customer, door) = (PROVIDER.to_owned(), format!("127.0.0.1:{port}"));
+        let mut chain = Self { nodes, socket, customer, door };
         let ports: Vec<u16> = (0..top).map(|_| free_port()).collect();
-        let mut customer = PROVIDER.to_owned();
         for i in (0..=top).rev() {
-            let whose = if i < 2 { &customer } else { PROVIDER };
-            let door = i.checked_sub(1).map(|below| ports[below]);
+            let whose = if i < 2 && top > 0 { &chain.customer } else { PROVIDER };
+            let below = i.checked_sub(1).map(|below| ports[below]);
+            let door = below.or((shape == Shape::Top).then_some(port));
             let text = configuration(&chain.nodes[i], whose, ports.get(i).copied(), door);
             let node = &mut chain.nodes[i];
             std::fs::write(node.folder.join("callhome.xml"), text).expect("written");
-            let data = node.folder.display().to_string();
-            let mut arguments = vec!["node", "--insecure", "--data", &data, "--log", "warn"];
-            node.roles.iter().for_each(|role| arguments.extend(["--role", role]));
-            node.process = Some(Process::start(&arguments));
+            node.start();
             if i == top {
-                customer = chain.make_customer();
+                chain.customer = chain.make_customer();
             }
         }
         chain
@@ -115,11 +120,18 @@ impl Chain {
         let socket = folder.join("proxy/integrator.sock");
         let folder = folder.to_owned();
         let node = Node { name: "up", roles: &[], folder, process: Some(process) };
-        Self { nodes: vec![node], socket }
+        Self { nodes: vec![node], socket, customer: String::new(), door: String::new() }
     }
 
-    fn top(&self) -> &Node {
+    pub fn top(&self) -> &Node {
         self.nodes.last().expect("a node")
+    }
+
+    /// What the provider's API answers to a GET, with the operator's token.
+    pub fn ask(&self, path: &str) -> (u16, String) {
+        let folder = &self.top().folder;
+        let token = std::fs::read_to_string(folder.join("operator.token")).expect("a token");
+        get(&sandbox::server_in(folder), path, token.trim())
     }
 
     /// The customer is made known before anybody of it registers (IDM-2).
@@ -158,6 +170,19 @@ impl Chain {
 }
 
 impl Node {
+    fn start(&mut self) {
+        let data = self.folder.display().to_string();
+        let mut arguments = vec!["node", "--insecure", "--data", &data, "--log", "warn"];
+        self.roles.iter().for_each(|role| arguments.extend(["--role", role]));
+        self.process = Some(Process::start(&arguments));
+    }
+
+    /// Ends it without warning, and starts it again.
+    pub fn kill_and_start(&mut self) {
+        self.process.as_mut().expect("it runs").kill();
+        self.start();
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("it runs").child.id()
     }

@@ -16,6 +16,7 @@ pub mod heartbeat;
 pub mod limits;
 pub mod media;
 pub mod message;
+pub mod parts;
 pub mod question;
 pub mod refusal;
 pub mod registration;

@@ -9,11 +9,10 @@ use crate::{
     RemoteId, VERSION,
     address::NotAnId,
     codec::{Malformed, Reader, Writer},
+    parts::{HeaderParts, InfrastructureParts},
     service::Service,
 };
 
-pub use crate::door::Brief;
-use crate::door::{HeaderParts, InfrastructureParts};
 pub(crate) use crate::words::wire_enum;
 pub use crate::words::{Channel, Classification, Persistence, Precedence, SourceType};
 
@@ -178,7 +177,7 @@ impl Header {
 
     /// Reads a header block.
     pub fn read(block: &[u8]) -> Result<Self, Malformed> {
-        HeaderParts::read(block).map(|parts| parts.to_owned())
+        HeaderParts::read(block).map(|parts| parts.owned())
     }
 }
 
@@ -214,7 +213,7 @@ impl Infrastructure {
 
     /// Reads the block.
     pub fn read(block: &[u8]) -> Result<Self, Malformed> {
-        InfrastructureParts::read(block).map(|parts| parts.to_owned())
+        InfrastructureParts::read(block).map(|parts| parts.owned())
     }
 }
 
@@ -293,10 +292,7 @@ impl<'a> Blocks<'a> {
 
     /// Decodes all three.
     pub fn decode(&self) -> Result<Message, Malformed> {
-        let header = Header::read(self.header)?;
-        let service = Service::read(&header.class, self.service)?;
-        let infrastructure = Infrastructure::read(self.infrastructure)?;
-        Ok(Message { header, infrastructure, service })
+        self.parts().map(|parts| parts.message())
     }
 
     /// Digest over all that the origin set once (`delivery.md` §1).

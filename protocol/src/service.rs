@@ -6,6 +6,7 @@ use crate::{
     codec::{Items, Malformed, Reader, Writer},
     limits,
     message::wire_enum,
+    parts::{PayloadParts, ServiceParts},
     registration::{Registration, RegistrationAnswer},
 };
 
@@ -184,15 +185,7 @@ impl Payload {
     }
 
     fn read(i: &mut Items<'_, '_>) -> Result<Self, Malformed> {
-        Self::parts(i).map(payload)
-    }
-
-    fn parts<'a>(i: &mut Items<'_, 'a>) -> Result<(&'a str, &'a [u8]), Malformed> {
-        let (encoding, data) = (i.text(limits::NAME_BYTES_MAX)?, i.bin()?);
-        if data.len() > limits::DATA_BYTES_MAX {
-            return Err(Malformed("payload: too large"));
-        }
-        Ok((encoding, data))
+        PayloadParts::read(i).map(|payload| payload.owned())
     }
 }
 
@@ -264,9 +257,9 @@ impl Service {
         const NAME: usize = limits::NAME_BYTES_MAX;
         let from = Reader::new(block);
         let known = match class {
-            "alarm" => 9,
-            "event" => 8,
-            "data" => 5,
+            "alarm" | "event" | "data" => {
+                return ServiceParts::read(class, block).map(|parts| parts.owned());
+            }
             "registration" => return Registration::read(from).map(Self::Registration),
             "registration-answer" => {
                 return RegistrationAnswer::read(from).map(Self::RegistrationAnswer);
@@ -281,13 +274,6 @@ impl Service {
                 return Err(Malformed("service block version"));
             }
             Ok(match class {
-                "alarm" => Self::Alarm(read_alarm(i)?),
-                "event" => Self::Event(read_event(i)?),
-                "data" => Self::Data(Data {
-                    kind: i.text(NAME)?.to_owned(),
-                    subtype: i.text(NAME)?.to_owned(),
-                    payload: Payload::read(i)?,
-                }),
                 "capabilities" => Self::Capabilities(Capabilities { payload: Payload::read(i)? }),
                 "action" => Self::Action(Action {
                     action_id: i.text(NAME)?.to_owned(),
@@ -305,31 +291,6 @@ impl Service {
                 }),
                 _ => Self::Removal(Removal { subject: i.id()? }),
             })
-        })
-    }
-
-    /// Whether [`Self::read`] can read the block. What comes in great numbers is read without
-    /// copying: a node that passes messages on has no use for what they say.
-    pub fn check(class: &str, block: &[u8]) -> Result<(), Malformed> {
-        let known = match class {
-            "alarm" => 9,
-            "event" => 8,
-            "data" => 5,
-            _ => return Self::read(class, block).map(|_| ()),
-        };
-        Reader::new(block).only("service block", known, |i| {
-            if i.u8()? != VERSION {
-                return Err(Malformed("service block version"));
-            }
-            match class {
-                "alarm" => AlarmParts::read(i).map(|_| ()),
-                "event" => EventParts::read(i).map(|_| ()),
-                _ => {
-                    let _kind_and_subtype =
-                        (i.text(limits::NAME_BYTES_MAX)?, i.text(limits::NAME_BYTES_MAX)?);
-                    Payload::parts(i).map(|_| ())
-                }
-            }
         })
     }
 
@@ -352,80 +313,4 @@ impl Service {
             _ => None,
         }
     }
-}
-
-struct AlarmParts<'a> {
-    kind: &'a str,
-    key: &'a str,
-    severity: Severity,
-    text: &'a str,
-    state: State,
-    close_after_s: Option<u32>,
-    payload: (&'a str, &'a [u8]),
-}
-
-impl<'a> AlarmParts<'a> {
-    fn read(i: &mut Items<'_, 'a>) -> Result<Self, Malformed> {
-        Ok(Self {
-            kind: i.text(limits::NAME_BYTES_MAX)?,
-            key: i.text(limits::NAME_BYTES_MAX)?,
-            severity: i.one_of(Severity::from_number)?,
-            text: i.text(limits::TEXT_BYTES_MAX)?,
-            state: i.one_of(State::from_number)?,
-            close_after_s: i.optional(|i| i.u32())?,
-            payload: Payload::parts(i)?,
-        })
-    }
-}
-
-struct EventParts<'a> {
-    kind: &'a str,
-    event_id: &'a str,
-    severity: Severity,
-    state: State,
-    text: &'a str,
-    payload: (&'a str, &'a [u8]),
-}
-
-impl<'a> EventParts<'a> {
-    fn read(i: &mut Items<'_, 'a>) -> Result<Self, Malformed> {
-        Ok(Self {
-            kind: i.text(limits::NAME_BYTES_MAX)?,
-            event_id: i.text(limits::NAME_BYTES_MAX)?,
-            severity: i.one_of(Severity::from_number)?,
-            state: i.one_of(State::from_number)?,
-            text: i.text(limits::TEXT_BYTES_MAX)?,
-            payload: Payload::parts(i)?,
-        })
-    }
-}
-
-fn payload((encoding, data): (&str, &[u8])) -> Payload {
-    Payload { encoding: encoding.to_owned(), data: bytes::Bytes::copy_from_slice(data) }
-}
-
-fn read_alarm(i: &mut Items<'_, '_>) -> Result<Alarm, Malformed> {
-    let AlarmParts { kind, key, severity, text, state, close_after_s, payload: rest } =
-        AlarmParts::read(i)?;
-    Ok(Alarm {
-        kind: kind.to_owned(),
-        key: key.to_owned(),
-        severity,
-        text: text.to_owned(),
-        state,
-        close_after_s,
-        payload: payload(rest),
-    })
-}
-
-fn read_event(i: &mut Items<'_, '_>) -> Result<Event, Malformed> {
-    let EventParts { kind, event_id, severity, state, text, payload: rest } = EventParts::read(i)?;
-    Ok(Event {
-        kind: kind.to_owned(),
-        event_id: event_id.to_owned(),
-        severity,
-        state,
-        text: text.to_owned(),
-        payload: payload(rest),
-    })
 }

@@ -16,11 +16,7 @@ mod common;
 fn checked(message: &Message, run: &RunHeader, number: u64) -> Result<Message, Refusal> {
     let (bytes, _) = message.encode();
     let blocks = Blocks::take(&mut Reader::new(&bytes)).unwrap();
-    let message = blocks.check(run, number, common::AT);
-    // The check that copies nothing says the same of every message.
-    let brief = blocks.brief(run, number, common::AT);
-    assert_eq!(brief.map(|_| ()), message.as_ref().map(|_| ()).map_err(|refusal| *refusal));
-    message
+    blocks.check(run, number, common::AT).map(|parts| parts.message())
 }
 
 fn refused(change: impl FnOnce(&mut Message)) -> Result<(), Refusal> {
@@ -186,7 +182,7 @@ fn hop_with_an_impossible_time_is_malformed() {
         let mut exchange = common::exchange();
         let hop = exchange.runs[0].header.path.last_mut().unwrap();
         (hop.received, hop.sent) = (received, sent);
-        Exchange::decode(&exchange.encode().into()).map(|_| ())
+        Exchange::decode(&exchange.encode()).map(|_| ())
     };
     assert_eq!(read(0, limits::TIME_MS_MAX), Ok(()));
     for wrong in [i64::MIN, -1, limits::TIME_MS_MAX + 1, i64::MAX] {

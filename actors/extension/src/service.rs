@@ -1,7 +1,7 @@
 //! Service modules: what is done with the data (ARC-8, ARC-10). No I/O; effects come back.
 use bytes::Bytes;
 use protocol::{
-    Message, MessageId, Precedence, RemoteId, message::Classification, service::Service,
+    MessageId, Precedence, RemoteId, message::Classification, parts::Parts, service::Service,
 };
 use uuid::Uuid;
 
@@ -135,11 +135,11 @@ impl Manifest {
 
 /// A message as a module gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Received {
+pub struct Received<'m> {
     /// Number in the application server's records, from 1 without repeats.
     pub seq: u64,
-    /// The message.
-    pub message: Message,
+    /// The message, read where it stands: nothing of it was copied.
+    pub message: Parts<'m>,
     /// When it was stored, ms since 1970 UTC.
     pub stored_at: i64,
     /// It waited while a link was down: nobody is to be paged.
@@ -258,7 +258,11 @@ pub trait ServiceModule: Send {
     fn manifest(&self) -> Manifest;
 
     /// Handles one message. It may come twice; ids and `seq` make that harmless.
-    fn handle(&mut self, message: &Received, rows: &dyn Rows) -> Result<Vec<Effect>, ServiceError>;
+    fn handle(
+        &mut self,
+        message: &Received<'_>,
+        rows: &dyn Rows,
+    ) -> Result<Vec<Effect>, ServiceError>;
 
     /// Called about once a second with the clock (ms since 1970 UTC): what closes by itself.
     fn tick(&mut self, _now: i64, _rows: &dyn Rows) -> Result<Vec<Effect>, ServiceError> {

@@ -18,6 +18,7 @@ use extension::{
 use protocol::{
     Message,
     message::Classification,
+    parts::ServiceParts,
     service::{Data, Payload, Service},
 };
 use roles::app_server::tree::Make;
@@ -49,11 +50,15 @@ impl ServiceModule for Reader {
         }
     }
 
-    fn handle(&mut self, received: &Received, _: &dyn Rows) -> Result<Vec<Effect>, ServiceError> {
-        let Service::Data(data) = &received.message.service else { return Ok(Vec::new()) };
-        let text = String::from_utf8_lossy(&data.payload.data).into_owned();
+    fn handle(
+        &mut self,
+        received: &Received<'_>,
+        _: &dyn Rows,
+    ) -> Result<Vec<Effect>, ServiceError> {
+        let ServiceParts::Data(data) = &received.message.service else { return Ok(Vec::new()) };
+        let text = String::from_utf8_lossy(data.payload.data).into_owned();
         self.handed.lock().unwrap().push(text);
-        let read = serde_json::from_slice::<serde_json::Value>(&data.payload.data);
+        let read = serde_json::from_slice::<serde_json::Value>(data.payload.data);
         read.map(|_| Vec::new()).map_err(|e| ServiceError(e.to_string()))
     }
 }

@@ -148,8 +148,8 @@ mod tests {
         let origin: RemoteId = "018f6f2a-5c3e-7c11-9a54-3d2b1a0f9e42/3".parse().unwrap();
         let alarms: Vec<Message> = (5..8).map(|sequence| alarm(origin, sequence)).collect();
         let encoded: Vec<Vec<u8>> = alarms.iter().map(|message| message.encode().0).collect();
-        let traits: Vec<Traits> =
-            alarms.iter().zip(&encoded).map(|(m, bytes)| Traits::of(m, bytes.len())).collect();
+        let of = |bytes: usize| Traits { bytes, assured: false, time_to_live_s: None };
+        let traits: Vec<Traits> = encoded.iter().map(|bytes| of(bytes.len())).collect();
         let header = RunHeader {
             origin,
             epoch: 7,

@@ -6,17 +6,21 @@
 //! | `alarms` | `p` alarm id | empty: the episode is not closed |
 //! | `alarms` | `h` alarm id, number of the chunk | [`Chunk`] of its messages |
 //! | `alarms` | `n` id of an instance or customer | open alarms, 8 bytes |
-//! | `alarms` | `w` first `seq` | [`Happening`] |
+//! | `alarms` | `w` first `seq` | [`Happening`], of events with an id: one without is its message |
 //! | `inventory` | `i` instance, `\0` subtype, `\0` item | JSON of the item as it is now |
 //! | `inventory` | `c` instance, `\0` subtype, `\0` `seq` | [`SetChange`] |
 //!
 //! Numbers in keys are big-endian. Later versions append fields with a default.
 use bytes::Bytes;
-use protocol::{Precedence, RemoteId, service::Severity};
+use protocol::{
+    Precedence, RemoteId,
+    parts::{EventParts, Parts},
+    service::Severity,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::views::{Alarm, Event};
+use super::views::{Alarm, Event, Time};
 
 /// Name of the module that keeps alarms and events.
 pub const ALARMS: &str = "alarms";
@@ -47,6 +51,35 @@ pub struct Happening {
     pub event: Event,
     /// `(epoch, order)` of the message shown.
     pub newest: (u64, u64),
+}
+
+impl Happening {
+    /// What one message says of an event.
+    pub fn of(message: &Parts<'_>, said: &EventParts<'_>, stored_at: Time, replayed: bool) -> Self {
+        let (header, from) = (&message.header, &message.infrastructure);
+        let about = from.instance.unwrap_or(header.source);
+        let event = Event {
+            message_id: header.id,
+            customer_id: about.customer_id(),
+            instance: match from.external_id.is_empty() {
+                true => about.to_string(),
+                false => from.external_id.to_owned(),
+            },
+            instance_id: about,
+            integrator: from.integrator.to_owned(),
+            event_id: said.event_id.to_owned(),
+            kind: said.kind.to_owned(),
+            severity: said.severity,
+            text: said.text.to_owned(),
+            state: said.state,
+            occurred_at: Time(header.occurred_at),
+            accepted_at: Time(header.accepted_at),
+            stored_at,
+            count: 1,
+            replayed,
+        };
+        Self { event, newest: (header.id.epoch, header.order) }
+    }
 }
 
 /// Where messages stand in the records, oldest first: precedence and `seq`, nine bytes each, so

@@ -14,7 +14,7 @@ use extension::{
 };
 use protocol::{
     message::Classification,
-    service::{Alarm, Service},
+    parts::{AlarmParts, ServiceParts},
 };
 use uuid::Uuid;
 
@@ -57,14 +57,14 @@ impl ServiceModule for Alarms {
 
     fn handle(
         &mut self,
-        received: &Received,
+        received: &Received<'_>,
         rows: &dyn Rows,
     ) -> Result<Vec<Effect>, ServiceError> {
         let mut draft = Draft::on(rows);
         match &received.message.service {
-            Service::Alarm(said) => {
+            ServiceParts::Alarm(said) => {
                 let about = Subject::of(received);
-                let key: Bytes = about.key(STANDING, &[&said.kind, &said.key]).into();
+                let key: Bytes = about.key(STANDING, &[said.kind, said.key]).into();
                 // Taken out: a failure on the way forgets it.
                 let mut known = match self.known.remove(&key) {
                     Some(known) => known,
@@ -76,7 +76,7 @@ impl ServiceModule for Alarms {
                 }
                 self.known.insert(key, known);
             }
-            Service::Event(said) => events::event(received, said, &mut draft)?,
+            ServiceParts::Event(said) => events::event(received, said, &mut draft)?,
             _ => {}
         }
         Ok(draft.effects)
@@ -192,7 +192,7 @@ impl Known {
     }
 
     /// Adds the message to the episode's history.
-    fn remember(&mut self, draft: &mut Draft<'_>, received: &Received) {
+    fn remember(&mut self, draft: &mut Draft<'_>, received: &Received<'_>) {
         let Some(episode) = &mut self.episode else { return };
         if episode.history.is_multiple_of(CHUNK_MESSAGES as u64) {
             self.chunk = Chunk::default();
@@ -210,8 +210,8 @@ impl Known {
 fn alarm(
     key: &Bytes,
     about: Subject,
-    said: &Alarm,
-    received: &Received,
+    said: &AlarmParts<'_>,
+    received: &Received<'_>,
     known: &mut Known,
     draft: &mut Draft<'_>,
 ) -> Result<(), ServiceError> {

@@ -1,9 +1,6 @@
 //! What a message makes of an alarm (contract §1, `delivery.md` §1). Pure.
 use extension::records::{Alarm, AlarmState, Time, kept::Episode};
-use protocol::{
-    MessageId,
-    service::{self, State},
-};
+use protocol::{MessageId, parts::AlarmParts, service::State};
 use uuid::Uuid;
 
 use crate::subject::Subject;
@@ -53,7 +50,7 @@ pub(crate) fn opened(
     id: Uuid,
     message_id: MessageId,
     about: Subject,
-    said: &service::Alarm,
+    said: &AlarmParts<'_>,
     replayed: bool,
 ) -> Episode {
     let acknowledged = said.state == State::Acknowledged;
@@ -70,10 +67,10 @@ pub(crate) fn opened(
             instance: about.instance,
             instance_id: about.id,
             integrator: about.integrator,
-            kind: said.kind.clone(),
-            key: said.key.clone(),
+            kind: said.kind.to_owned(),
+            key: said.key.to_owned(),
             severity: said.severity,
-            text: said.text.clone(),
+            text: said.text.to_owned(),
             state: if acknowledged { AlarmState::Acknowledged } else { AlarmState::Opened },
             occurred_at: about.occurred_at,
             accepted_at: about.accepted_at,
@@ -94,7 +91,7 @@ pub(crate) fn changed(
     episode: &mut Episode,
     message_id: MessageId,
     about: &Subject,
-    said: &service::Alarm,
+    said: &AlarmParts<'_>,
     replayed: bool,
 ) {
     episode.newest = about.order;
@@ -103,7 +100,7 @@ pub(crate) fn changed(
     let alarm = &mut episode.alarm;
     alarm.message_id = message_id;
     alarm.severity = said.severity;
-    alarm.text.clone_from(&said.text);
+    said.text.clone_into(&mut alarm.text);
     alarm.occurred_at = about.occurred_at;
     alarm.accepted_at = about.accepted_at;
     alarm.stored_at = about.stored_at;
@@ -137,7 +134,7 @@ pub(crate) fn unacknowledged(episode: &mut Episode) {
 }
 
 /// By this server's clock: the platform's may be wrong by years.
-fn closes_at(about: &Subject, said: &service::Alarm) -> Option<i64> {
+fn closes_at(about: &Subject, said: &AlarmParts<'_>) -> Option<i64> {
     let after = said.close_after_s.filter(|_| said.state != State::Closed)?;
     Some(about.stored_at.0.saturating_add(i64::from(after) * 1000))
 }

@@ -8,7 +8,7 @@ use extension::{
 };
 use protocol::{
     message::Classification,
-    service::{Data, Service},
+    parts::{DataParts, ServiceParts},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -80,12 +80,12 @@ impl ServiceModule for Inventory {
 
     fn handle(
         &mut self,
-        received: &Received,
+        received: &Received<'_>,
         rows: &dyn Rows,
     ) -> Result<Vec<Effect>, ServiceError> {
-        let Service::Data(data) = &received.message.service else { return Ok(Vec::new()) };
+        let ServiceParts::Data(data) = &received.message.service else { return Ok(Vec::new()) };
         // What is no document of ours stays in the records only.
-        let Ok(document) = serde_json::from_slice::<Document>(&data.payload.data) else {
+        let Ok(document) = serde_json::from_slice::<Document>(data.payload.data) else {
             return Ok(Vec::new());
         };
         let mut draft = Draft::on(rows);
@@ -95,14 +95,14 @@ impl ServiceModule for Inventory {
 }
 
 fn take(
-    received: &Received,
-    data: &Data,
+    received: &Received<'_>,
+    data: &DataParts<'_>,
     document: Document,
     draft: &mut Draft<'_>,
     rows: &dyn Rows,
 ) -> Result<(), ServiceError> {
     let about = Subject::of(received);
-    let set_key = about.key(SET, &[&data.subtype]);
+    let set_key = about.key(SET, &[data.subtype]);
     let known: Option<Known> = draft.row(&set_key)?.and_then(|r| kept::from_row(&r));
     let known = known.unwrap_or_default();
     if about.order <= known.newest {

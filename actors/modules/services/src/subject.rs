@@ -21,18 +21,18 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    pub(crate) fn of(received: &Received) -> Self {
+    pub(crate) fn of(received: &Received<'_>) -> Self {
         let (h, i) = (&received.message.header, &received.message.infrastructure);
         let id = i.instance.unwrap_or(h.source);
         let instance = match i.external_id.is_empty() {
             true => id.to_string(),
-            false => i.external_id.clone(),
+            false => i.external_id.to_owned(),
         };
         Self {
             id,
             customer: id.customer_id(),
             instance,
-            integrator: i.integrator.clone(),
+            integrator: i.integrator.to_owned(),
             occurred_at: Time(h.occurred_at),
             accepted_at: Time(h.accepted_at),
             stored_at: Time(received.stored_at),

@@ -10,6 +10,7 @@ use extension::{
 use protocol::{
     MessageId, Refusal,
     message::Classification,
+    parts::ServiceParts,
     service::{ActionAnswer, Service},
 };
 use uuid::Uuid;
@@ -50,11 +51,14 @@ impl ServiceModule for Actions {
 
     fn handle(
         &mut self,
-        received: &Received,
+        received: &Received<'_>,
         rows: &dyn Rows,
     ) -> Result<Vec<Effect>, ServiceError> {
         let header = &received.message.header;
-        let (id, answer) = match &received.message.service {
+        let ServiceParts::Other(service) = &received.message.service else {
+            return Ok(Vec::new());
+        };
+        let (id, answer) = match &**service {
             Service::ActionAnswer(answer) => (answer.action_id.parse().ok(), answer.clone()),
             Service::Notice(notice) => {
                 let Some(about) = header.answers else { return Ok(Vec::new()) };

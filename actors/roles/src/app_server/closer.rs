@@ -8,9 +8,9 @@ use protocol::{Precedence, ends::End};
 use supervision::{AskError, Lifeline, Route};
 
 use super::{
-    cursors::{CLOSED, Cursor, slowest},
+    cursors::{CLOSED, Cursor, counted, slowest},
     publish::Feed,
-    rows::{COUNTED, CURSORS, POISON, from_row, number_at, poison_key},
+    rows::{CURSORS, POISON, from_row, number_at, poison_key},
 };
 use crate::delivery::orders::Keep;
 
@@ -103,7 +103,7 @@ pub fn plan(
     store: &dyn QueueStore,
     modules: &[String],
 ) -> Result<Option<(Ends, Change)>, StoreError> {
-    let counted = store.row(COUNTED, b"")?.and_then(|r| from_row(&r)).unwrap_or_default();
+    let counted = counted(store)?;
     let mut closed = closed(store)?;
     let mut cursors = Vec::with_capacity(modules.len());
     for module in modules {

@@ -1,13 +1,13 @@
 //! How far a service module is in the records, and what it takes next.
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use extension::storage::{Change, QueueStore, StoreError, Value};
-use protocol::{Precedence, codec::Reader, run::RunHeader};
+use protocol::{Precedence, codec::Reader, limits::BATCH_MESSAGES_MAX, run::RunHeader};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    index::StoredRun,
+    reel::{Recent, Reel},
     rows::{COUNTED, CURSORS, Counted, from_row, records, to_row},
 };
 
@@ -41,7 +41,7 @@ pub struct Piece {
     /// Messages in it.
     pub count: u64,
     /// The run; none: it is damaged and its messages are lost.
-    pub stored: Option<StoredRun>,
+    pub reel: Option<Arc<Reel>>,
 }
 
 impl Cursor {
@@ -81,56 +81,92 @@ impl Cursor {
     }
 
     /// What comes next: at most so many messages, of at most so many bytes (but one run at
-    /// least), the urgent first.
+    /// least), the urgent first. Goes past numbers that nothing of a precedence has.
     pub fn ahead(
-        &self,
+        &mut self,
         store: &dyn QueueStore,
+        recent: &Recent,
         messages_max: u64,
         bytes_max: usize,
     ) -> Result<Vec<Piece>, StoreError> {
-        let mut pieces = Vec::new();
-        let mut room = (messages_max, bytes_max);
-        for (p, precedence) in Precedence::ALL.iter().enumerate() {
-            self.ahead_of(store, *precedence, self.next[p], &mut room, &mut pieces)?;
-            if room.0 == 0 || room.1 == 0 {
+        let mut ahead = Ahead { pieces: Vec::new(), messages: messages_max, bytes: bytes_max };
+        for (next, precedence) in self.next.iter_mut().zip(Precedence::ALL) {
+            let (precedence, before) = (*precedence, ahead.pieces.len());
+            let known = recent.next();
+            let walked = recent.walk(Some(precedence), *next, |reel| {
+                if ahead.is_full() {
+                    return ControlFlow::Break(());
+                }
+                ahead.take(reel.stored.position.max(*next), reel.clone());
+                ControlFlow::Continue(())
+            });
+            if walked.is_none() {
+                ahead.read(store, precedence, *next)?;
+            }
+            if ahead.is_full() {
                 break;
             }
+            if ahead.pieces.len() == before {
+                *next = walked.unwrap_or(known).max(*next);
+            }
         }
-        Ok(pieces)
+        Ok(ahead.pieces)
+    }
+}
+
+/// What a module is given next, in the making.
+struct Ahead {
+    pieces: Vec<Piece>,
+    /// Room for so many more messages.
+    messages: u64,
+    /// Room for so many more bytes.
+    bytes: usize,
+}
+
+impl Ahead {
+    fn is_full(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
     }
 
-    fn ahead_of(
-        &self,
+    fn take(&mut self, seq: u64, reel: Arc<Reel>) {
+        let precedence = reel.stored.run.header.precedence;
+        let count = (reel.stored.end() - seq).min(self.messages);
+        self.messages -= count;
+        self.bytes = self.bytes.saturating_sub(reel.stored.run.messages.len());
+        self.pieces.push(Piece { precedence, seq, count, reel: Some(reel) });
+    }
+
+    /// Takes what is on disk.
+    fn read(
+        &mut self,
         store: &dyn QueueStore,
         precedence: Precedence,
         next: u64,
-        room: &mut (u64, usize),
-        pieces: &mut Vec<Piece>,
     ) -> Result<(), StoreError> {
         // The cursor may stand within a run.
-        if let Some(stored) = run_around(store, precedence, next)? {
-            take(precedence, next, stored, room, pieces);
+        if let Some(reel) = run_around(store, precedence, next)? {
+            self.take(next, Arc::new(reel));
         }
         let mut damaged = Vec::new();
         store.runs(&records(), precedence, next, &mut |position, value| {
-            if room.0 == 0 || room.1 == 0 {
+            if self.is_full() {
                 return ControlFlow::Break(());
             }
-            let stored = match value {
-                Value::Good(bytes) => StoredRun::read(position, &Bytes::copy_from_slice(bytes)),
+            let reel = match value {
+                Value::Good(bytes) => Reel::read(position, bytes),
                 Value::Damaged(_) => None,
             };
-            match stored {
-                Some(stored) => take(precedence, position, stored, room, pieces),
+            match reel {
+                Some(reel) => self.take(position, Arc::new(reel)),
                 None => {
-                    damaged.push(pieces.len());
-                    pieces.push(Piece { precedence, seq: position, count: 0, stored: None });
+                    damaged.push(self.pieces.len());
+                    self.pieces.push(Piece { precedence, seq: position, count: 0, reel: None });
                 }
             }
             ControlFlow::Continue(())
         })?;
         for at in damaged {
-            if let Some(piece) = pieces.get_mut(at) {
+            if let Some(piece) = self.pieces.get_mut(at) {
                 piece.count = following(store, piece.seq)?.saturating_sub(piece.seq);
             }
         }
@@ -140,42 +176,28 @@ impl Cursor {
 
 /// The run that begins before `next` and holds it. Most often there is none, and then none is
 /// copied.
-fn run_around(
+pub(crate) fn run_around(
     store: &dyn QueueStore,
     precedence: Precedence,
     next: u64,
-) -> Result<Option<StoredRun>, StoreError> {
+) -> Result<Option<Reel>, StoreError> {
     let mut found = None;
     let Some(before) = next.checked_sub(1).filter(|n| *n > 0) else { return Ok(None) };
     store.runs_back(&records(), precedence, before, &mut |position, value| {
         let Value::Good(bytes) = value else { return ControlFlow::Break(()) };
         let header = Reader::new(bytes).array("run", 2, |i| i.nested(RunHeader::read));
         if header.is_ok_and(|h| position + u64::from(h.present()) > next) {
-            found = StoredRun::read(position, &Bytes::copy_from_slice(bytes));
+            found = Reel::read(position, bytes);
         }
         ControlFlow::Break(())
     })?;
     Ok(found)
 }
 
-fn take(
-    precedence: Precedence,
-    seq: u64,
-    stored: StoredRun,
-    room: &mut (u64, usize),
-    pieces: &mut Vec<Piece>,
-) {
-    let count = (stored.end() - seq).min(room.0);
-    room.0 -= count;
-    room.1 = room.1.saturating_sub(stored.run.messages.len());
-    pieces.push(Piece { precedence, seq, count, stored: Some(stored) });
-}
-
 /// Number behind a damaged run: numbers are given without holes, so the next run of any
 /// precedence begins there.
 fn following(store: &dyn QueueStore, position: u64) -> Result<u64, StoreError> {
-    let counted: Option<Counted> = store.row(COUNTED, b"")?.and_then(|r| from_row(&r));
-    let mut next = counted.unwrap_or_default().next;
+    let mut next = counted(store)?.next;
     for precedence in Precedence::ALL {
         store.runs(&records(), *precedence, position + 1, &mut |at, _| {
             next = next.min(at);
@@ -183,6 +205,44 @@ fn following(store: &dyn QueueStore, position: u64) -> Result<u64, StoreError> {
         })?;
     }
     Ok(next)
+}
+
+/// How many are stored.
+pub fn counted(store: &dyn QueueStore) -> Result<Counted, StoreError> {
+    let row = match store.row(COUNTED, b"") {
+        Err(StoreError::Damaged(_)) => None,
+        row => row?,
+    };
+    row.and_then(|r| from_row(&r)).map_or_else(|| counted_anew(store), Ok)
+}
+
+/// How many are stored, by the runs themselves: the row that says so is damaged, or there is
+/// nothing yet. What stands must never be written over.
+fn counted_anew(store: &dyn QueueStore) -> Result<Counted, StoreError> {
+    let closed = store.row(CURSORS, CLOSED.as_bytes()).ok().flatten();
+    let closed: Cursor = closed.and_then(|r| from_row(&r)).unwrap_or_default();
+    let mut counted = Counted { next: 1, stored: closed.done };
+    // Of a damaged run nobody knows how many numbers it has.
+    let behind = |position: u64, value: Value<'_>| match value {
+        Value::Good(bytes) => Reel::read(position, bytes).map(|reel| reel.stored.end()),
+        Value::Damaged(_) => None,
+    };
+    let most = BATCH_MESSAGES_MAX as u64;
+    for (precedence, next) in Precedence::ALL.iter().zip(closed.next) {
+        let stored = &mut counted.stored[*precedence as usize];
+        store.runs(&records(), *precedence, next, &mut |position, value| {
+            *stored += behind(position, value).map_or(0, |end| end - position);
+            ControlFlow::Continue(())
+        })?;
+        // All of them may have ended.
+        let mut last = next;
+        store.runs_back(&records(), *precedence, u64::MAX, &mut |position, value| {
+            last = last.max(behind(position, value).unwrap_or(position + most));
+            ControlFlow::Break(())
+        })?;
+        counted.next = counted.next.max(last);
+    }
+    Ok(counted)
 }
 
 /// What all modules are done with: the slowest of each precedence. `modules` may be empty: then

@@ -64,11 +64,6 @@ pub fn seed_node(
     Ok(overlay.take_changes())
 }
 
-/// Whether a message changes the directory.
-pub fn concerns(class: &str) -> bool {
-    matches!(class, "registration" | "removal" | "capabilities")
-}
-
 /// Plans what a message changes in the directory. The same message again changes nothing.
 pub fn note(overlay: &mut Overlay, message: &Message, now: i64) -> Result<(), StoreError> {
     let header = &message.header;

@@ -50,6 +50,11 @@ impl Intervals {
         self.0.range(..=number).next_back().is_some_and(|(_, last)| *last >= number)
     }
 
+    /// Whether any number from `first` to `last` is stored.
+    pub fn touches(&self, first: u64, last: u64) -> bool {
+        self.0.range(..=last).next_back().is_some_and(|(_, end)| *end >= first)
+    }
+
     /// Adds `first` to `last`, both included, and says what becomes of the rows.
     pub fn insert(&mut self, first: u64, last: u64) -> Vec<RowChange> {
         let mut changes = Vec::new();
@@ -128,6 +133,10 @@ pub fn judge<E>(
     mut known: impl FnMut(u32, u64) -> Result<Known, E>,
 ) -> Result<Judged, E> {
     let mut judged = Judged::default();
+    if !seen.touches(run.first, run.first.saturating_add(u64::from(run.count) - 1)) {
+        judged.outcomes = vec![Outcome::Stored; run.present() as usize];
+        return Ok(judged);
+    }
     let there = (0..run.count).filter(|p| !run.is_left_out(*p));
     for (at, position) in (0..).zip(there) {
         let number = run.first + u64::from(position);

@@ -1,17 +1,14 @@
-//! Finds stored messages: by id, by number, backwards from the newest.
-use std::ops::ControlFlow;
+//! Finds stored messages: by id, by number.
+use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use extension::storage::{Place, QueueStore, StoreError, Value};
-use protocol::{
-    MessageId, Precedence,
-    codec::Reader,
-    limits,
-    message::{Blocks, Messages},
-    run::Run,
-};
+use protocol::{MessageId, Precedence, codec::Reader, limits, message::Blocks, run::Run};
 
-use super::rows::{FOUND, number_at, records, stream_of_id, with_numbers};
+use super::{
+    reel::{Recent, Reel},
+    rows::{FOUND, number_at, records, stream_of_id, with_numbers},
+};
 
 /// A run as it stands in the records.
 #[derive(Clone, Debug)]
@@ -26,9 +23,9 @@ pub struct StoredRun {
 #[derive(Clone, Debug)]
 pub struct Found {
     /// Its run.
-    pub stored: StoredRun,
+    pub reel: Arc<Reel>,
     /// Its place among those of the run that are there.
-    pub at: u32,
+    pub at: usize,
 }
 
 impl StoredRun {
@@ -47,35 +44,27 @@ impl StoredRun {
     pub fn stored_at(&self) -> i64 {
         self.run.header.path.last().map_or(0, |hop| hop.received)
     }
-
-    /// Its messages with their numbers, in order; what cannot be read ends it.
-    pub fn messages(&self) -> impl Iterator<Item = (u64, Bytes, Blocks<'_>)> {
-        let messages = Messages::of(&self.run.messages).map_while(Result::ok);
-        messages
-            .zip(self.position..)
-            .map(|((range, blocks), seq)| (seq, self.run.messages.slice(range), blocks))
-    }
 }
 
 impl Found {
     /// Its number in the records.
     pub fn seq(&self) -> u64 {
-        self.stored.position + u64::from(self.at)
+        self.reel.stored.position + self.at as u64
     }
 
-    /// Its wire bytes and blocks.
-    pub fn blocks(&self) -> Option<(Bytes, Blocks<'_>)> {
-        self.stored.messages().nth(self.at as usize).map(|(_, bytes, blocks)| (bytes, blocks))
+    /// Its wire bytes, how many, and its blocks.
+    pub fn blocks(&self) -> Option<(usize, Blocks<'_>)> {
+        self.reel.message(self.at).map(|(range, blocks)| (range.len(), blocks))
     }
 }
 
 /// Where the message of a number stands in a run, when it is there.
-pub fn place_in(run: &Run, sequence: u64) -> Option<u32> {
+pub fn place_in(run: &Run, sequence: u64) -> Option<usize> {
     let position = u32::try_from(sequence.checked_sub(run.header.first)?).ok()?;
     if position >= run.header.count || run.header.is_left_out(position) {
         return None;
     }
-    Some((0..position).filter(|p| !run.header.is_left_out(*p)).count() as u32)
+    Some((0..position).filter(|p| !run.header.is_left_out(*p)).count())
 }
 
 /// All stored messages of an id: one, or several where machines were cloned.
@@ -103,7 +92,7 @@ pub fn find(store: &dyn QueueStore, id: &MessageId) -> Result<Vec<Found>, StoreE
         let Some(value) = run_at(store, place)? else { continue };
         let Some(stored) = StoredRun::read(position, &value) else { continue };
         if let Some(at) = place_in(&stored.run, id.sequence) {
-            found.push(Found { stored, at });
+            found.push(Found { reel: Arc::new(Reel::new(stored)), at });
         }
     }
     Ok(found)
@@ -120,59 +109,33 @@ fn run_at(store: &dyn QueueStore, place: Place) -> Result<Option<Bytes>, StoreEr
 /// The message of a number in the records.
 pub fn at_seq(
     store: &dyn QueueStore,
+    recent: &Recent,
     precedence: Precedence,
     seq: u64,
 ) -> Result<Option<Found>, StoreError> {
-    let Some(stored) = run_before(store, precedence, seq)? else { return Ok(None) };
-    if seq >= stored.end() {
-        return Ok(None);
-    }
-    let at = (seq - stored.position) as u32;
-    Ok(Some(Found { stored, at }))
+    let reel = reel_at(store, recent, precedence, seq)?;
+    Ok(reel.map(|reel| {
+        let at = (seq - reel.stored.position) as usize;
+        Found { reel, at }
+    }))
 }
 
-/// The newest readable run of a precedence that begins at `to` or before.
-pub fn run_before(
+/// The run of a precedence that holds a number.
+pub fn reel_at(
     store: &dyn QueueStore,
+    recent: &Recent,
     precedence: Precedence,
-    to: u64,
-) -> Result<Option<StoredRun>, StoreError> {
+    seq: u64,
+) -> Result<Option<Arc<Reel>>, StoreError> {
+    if let Some(reel) = recent.at(precedence, seq) {
+        return Ok(Some(reel));
+    }
     let mut found = None;
-    store.runs_back(&records(), precedence, to, &mut |position, value| {
+    store.runs_back(&records(), precedence, seq, &mut |position, value| {
         if let Value::Good(bytes) = value {
-            found = StoredRun::read(position, &Bytes::copy_from_slice(bytes));
+            found = Reel::read(position, bytes).filter(|reel| seq < reel.stored.end());
         }
-        if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        ControlFlow::Break(())
     })?;
-    Ok(found)
-}
-
-/// Runs of all precedences from the newest back.
-pub struct Backwards<'s> {
-    store: &'s dyn QueueStore,
-    heads: [Option<StoredRun>; 3],
-}
-
-impl<'s> Backwards<'s> {
-    /// From the run that holds number `to`, or the one before it.
-    pub fn from(store: &'s dyn QueueStore, to: u64) -> Result<Self, StoreError> {
-        let mut heads = [None, None, None];
-        for (head, precedence) in heads.iter_mut().zip(Precedence::ALL) {
-            *head = run_before(store, *precedence, to)?;
-        }
-        Ok(Self { store, heads })
-    }
-
-    /// The next run back.
-    pub fn next_run(&mut self) -> Result<Option<StoredRun>, StoreError> {
-        let newest = (0..3).max_by_key(|p| self.heads[*p].as_ref().map(|r| r.position));
-        let Some(newest) = newest else { return Ok(None) };
-        let Some(run) = self.heads[newest].take() else { return Ok(None) };
-        if let (Some(before), Some(precedence)) =
-            (run.position.checked_sub(1), Precedence::ALL.get(newest))
-        {
-            self.heads[newest] = run_before(self.store, *precedence, before)?;
-        }
-        Ok(Some(run))
-    }
+    Ok(found.map(Arc::new))
 }

@@ -5,16 +5,23 @@ use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use extension::storage::{Change, Place, QueueStore, StoreError};
 use protocol::{
-    MessageId, RemoteId, codec::Writer, ends::EndReport, exchange::Outcome, message::Messages,
-    run::Run,
+    MessageId, RemoteId,
+    codec::Writer,
+    ends::EndReport,
+    exchange::Outcome,
+    limits::BATCH_MESSAGES_MAX,
+    message::Messages,
+    run::{Run, RunHeader},
 };
 
 use super::{
+    cursors::counted,
     directory,
     duplicates::{self, Intervals, Judged, Known, RowChange},
     index::{StoredRun, find, place_in},
     overlay::Overlay,
     publish::{Feed, What},
+    reel::Recent,
     registrar,
     rows::{
         COUNTED, Counted, ENDED, EndRow, FOUND, SEEN, number_at, records, stream_key, to_row,
@@ -22,8 +29,13 @@ use super::{
     },
     status::LastMessages,
 };
-use crate::delivery::orders::{Arrived, Keeper, KeeperPlan};
+use crate::delivery::{
+    orders::{Arrived, Keeper, KeeperPlan},
+    runs::cut,
+};
 
+/// Largest stored run, bytes: what is read for one message of it.
+const PAGE_MAX: usize = 64 << 10;
 /// Intervals held in RAM over all streams; above it they are read anew as needed.
 const INTERVALS_MAX: usize = 100_000;
 
@@ -38,11 +50,13 @@ pub struct RecordsKeeper {
     heard: HashMap<RemoteId, i64>,
     feed: Feed,
     last: LastMessages,
+    recent: Recent,
 }
 
 impl RecordsKeeper {
-    /// Keeps into `store`; tells `feed` what is on disk, and `last` whom it is about.
-    pub fn new(store: Arc<dyn QueueStore>, feed: Feed, last: LastMessages) -> Self {
+    /// Keeps into `store`; tells `feed` what is on disk, `recent` what it is, and `last` whom it is
+    /// about.
+    pub fn new(store: Arc<dyn QueueStore>, feed: Feed, last: LastMessages, recent: Recent) -> Self {
         Self {
             overlay: Overlay::new(store),
             counted: None,
@@ -51,6 +65,7 @@ impl RecordsKeeper {
             heard: HashMap::new(),
             feed,
             last,
+            recent,
         }
     }
 
@@ -58,7 +73,7 @@ impl RecordsKeeper {
         if let Some(counted) = self.counted {
             return Ok(counted);
         }
-        let counted = self.overlay.value(COUNTED, b"")?.unwrap_or_default();
+        let counted = counted(&**self.overlay.store())?;
         self.counted = Some(counted);
         Ok(counted)
     }
@@ -78,7 +93,7 @@ impl RecordsKeeper {
     }
 
     /// Compares a message whose number is known with what is stored under it.
-    fn known(&self, run: &Run, at: u32, number: u64) -> Result<Known, StoreError> {
+    fn known(&self, run: &Run, at: usize, number: u64) -> Result<Known, StoreError> {
         let Some(digest) = digest_at(run, at) else { return Ok(Known::Lost) };
         let h = &run.header;
         let id = MessageId {
@@ -105,21 +120,26 @@ impl RecordsKeeper {
         })
     }
 
-    /// Plans that the run stands at the next number.
-    fn store(&mut self, run: Run, stream: &[u8], counted: Counted) {
-        let present = u64::from(run.header.present());
-        let precedence = run.header.precedence;
+    /// Plans that the run stands at the next number, in pieces of a page each.
+    fn store(&mut self, run: Run, sizes: &[usize], stream: &[u8], counted: Counted) {
         let numbers = duplicates::numbers(&run.header);
-        let mut value = Writer::on(Vec::with_capacity(run.messages.len() + 512));
-        run.write(&mut value);
-        let place = Place { precedence, position: counted.next };
-        let value = value.into_vec().into();
-        self.overlay.push(Change::PutRun { queue: records(), place, value });
-        if let (Some((first, _)), Some((_, last))) = (numbers.first(), numbers.last()) {
-            let key = with_numbers(stream, &[*first, counted.next]);
-            let value = last.to_be_bytes().to_vec().into();
-            self.overlay.push(Change::PutRow { table: FOUND, key, value });
+        let mut after = counted;
+        if run.header.left_out.is_empty() {
+            let (mut at, mut from) = (0, 0);
+            for count in cut(sizes, BATCH_MESSAGES_MAX, PAGE_MAX) {
+                let bytes: usize = sizes[at..at + count].iter().sum();
+                let first = run.header.first + at as u64;
+                let header = RunHeader { first, count: count as u32, ..run.header.clone() };
+                let messages = run.messages.slice(from..from + bytes);
+                self.store_piece(Run { header, messages }, stream, &mut after);
+                (at, from) = (at + count, from + bytes);
+            }
+        } else {
+            self.store_piece(run, stream, &mut after);
         }
+        self.counted = Some(after);
+        let value = to_row(&after);
+        self.overlay.push(Change::PutRow { table: COUNTED, key: Bytes::new(), value });
         let seen = self.seen.entry(stream.to_vec()).or_default();
         for (first, last) in numbers {
             for change in seen.insert(first, last) {
@@ -135,13 +155,24 @@ impl RecordsKeeper {
                 });
             }
         }
-        let mut after = counted;
-        after.next += present;
-        after.stored[precedence as usize] += present;
-        self.counted = Some(after);
-        let value = to_row(&after);
-        self.overlay.push(Change::PutRow { table: COUNTED, key: Bytes::new(), value });
-        self.planned.push(StoredRun { position: counted.next, run });
+    }
+
+    fn store_piece(&mut self, run: Run, stream: &[u8], counted: &mut Counted) {
+        let header = &run.header;
+        let (precedence, position) = (header.precedence, counted.next);
+        let present = u64::from(header.present());
+        let last = header.first + u64::from(header.count) - 1;
+        let key = with_numbers(stream, &[header.first, position]);
+        let mut value = Writer::on(Vec::with_capacity(run.messages.len() + 512));
+        run.write(&mut value);
+        let place = Place { precedence, position };
+        let value = value.into_vec().into();
+        self.overlay.push(Change::PutRun { queue: records(), place, value });
+        let value = last.to_be_bytes().to_vec().into();
+        self.overlay.push(Change::PutRow { table: FOUND, key, value });
+        counted.next += present;
+        counted.stored[precedence as usize] += present;
+        self.planned.push(StoredRun { position, run });
     }
 }
 
@@ -153,22 +184,25 @@ impl Keeper for RecordsKeeper {
         self.load_seen(&stream)?;
         let counted = self.counted()?;
         let seen = self.seen.remove(&stream).unwrap_or_default();
-        let judged = duplicates::judge(&seen, header, |at, number| self.known(&run, at, number));
+        let judged =
+            duplicates::judge(&seen, header, |at, number| self.known(&run, at as usize, number));
         self.seen.insert(stream.clone(), seen);
         let judged = judged?;
-        for (message, outcome) in messages.iter().zip(&judged.outcomes) {
-            if *outcome == Outcome::Stored
-                && let Some(instance) = message.infrastructure.instance
-            {
+        for (checked, outcome) in messages.iter().zip(&judged.outcomes) {
+            if *outcome != Outcome::Stored {
+                continue;
+            }
+            if let Some(instance) = checked.instance {
                 self.heard.insert(instance, now);
             }
-            if *outcome == Outcome::Stored && directory::concerns(&message.header.class) {
+            if let Some(message) = &checked.message {
                 directory::note(&mut self.overlay, message, now)?;
             }
         }
         registrar::note_conflicts(&mut self.overlay, header, &judged.conflicts);
         if let Some(run) = left(run, &judged)? {
-            self.store(run, &stream, counted);
+            let sizes: Vec<usize> = messages.iter().map(|checked| checked.traits.bytes).collect();
+            self.store(run, &sizes, &stream, counted);
         }
         let changes = self.overlay.take_changes();
         Ok(KeeperPlan { outcomes: judged.outcomes, changes })
@@ -194,6 +228,7 @@ impl Keeper for RecordsKeeper {
                 position: stored.position,
                 count: stored.run.header.present(),
             });
+            self.recent.keep(stored);
         }
         self.last.heard(self.heard.drain());
         if let Some(counted) = self.counted {
@@ -224,8 +259,8 @@ fn left(run: Run, judged: &Judged) -> Result<Option<Run>, StoreError> {
     run.without(gone).map_err(|e| StoreError::Failed(format!("a checked run is {e}")))
 }
 
-fn digest_at(run: &Run, at: u32) -> Option<u64> {
-    let message = Messages::of(&run.messages).nth(at as usize)?;
+fn digest_at(run: &Run, at: usize) -> Option<u64> {
+    let message = Messages::of(&run.messages).nth(at)?;
     message.ok().map(|(_, blocks)| blocks.digest())
 }
 

@@ -1,5 +1,5 @@
 //! Answers what API and portal ask, from what is on disk.
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::VecDeque, ops::ControlFlow, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,8 +20,10 @@ use uuid::Uuid;
 
 use super::{
     asking::Asking,
+    indexer::Index,
     publish::Feed,
     reconcile,
+    reel::Recent,
     service_host::DoByHand,
     service_work::{Who, identity_of},
     status::{LastMessages, OwnFigures},
@@ -59,6 +61,10 @@ pub struct Desk {
     pub alarms: Option<Route<DoByHand>>,
     /// Names of the loaded modules.
     pub modules: Arc<[String]>,
+    /// The newest runs.
+    pub recent: Recent,
+    /// Where stored messages are.
+    pub index: Index,
     /// What changes.
     pub feed: Feed,
     /// Own account.
@@ -140,36 +146,70 @@ pub(crate) fn page_back<T>(
     paging: &Paging,
     mut view: impl FnMut(&[u8], &[u8]) -> Answer<Option<T>>,
 ) -> Answer<Page<T>> {
-    let mut items = Vec::new();
-    let mut behind = match &paging.cursor {
+    let behind = match &paging.cursor {
         Some(cursor) => Some(Bytes::from(from_hex(cursor)?)),
         None => None,
     };
-    let mut looked = 0;
-    loop {
-        let mut rows: Vec<(Bytes, Bytes)> = Vec::new();
-        let to = behind.clone().unwrap_or_default();
-        store
-            .rows_back(table, prefix, &to, &mut |key, value| {
-                if behind.as_deref() != Some(key) {
-                    rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+    let mut rows = RowsBack::new(store, table, prefix, behind);
+    let mut page = Page { items: Vec::new(), next: None };
+    let (mut last, mut looked) = (None, 0);
+    while let Some((key, value)) = rows.next_back()? {
+        looked += 1;
+        if let Some(item) = view(&key, &value)? {
+            if page.items.len() == paging.limit {
+                // Something follows: the page goes on behind its last row.
+                page.next = last.as_deref().map(to_hex);
+                return Ok(page);
+            }
+            page.items.push(item);
+            last = Some(key.clone());
+        }
+        if looked >= WORK_MAX {
+            page.next = Some(to_hex(&key));
+            return Ok(page);
+        }
+    }
+    Ok(page)
+}
+
+/// Rows of a table from its end back, read some at a time.
+pub(crate) struct RowsBack<'s> {
+    store: &'s dyn QueueStore,
+    table: &'static str,
+    prefix: &'s [u8],
+    /// All from this key on was read.
+    behind: Option<Bytes>,
+    read: VecDeque<(Bytes, Bytes)>,
+    ended: bool,
+}
+
+impl<'s> RowsBack<'s> {
+    /// From behind a key; none: from the end.
+    pub(crate) fn new(
+        store: &'s dyn QueueStore,
+        table: &'static str,
+        prefix: &'s [u8],
+        behind: Option<Bytes>,
+    ) -> Self {
+        Self { store, table, prefix, behind, read: VecDeque::new(), ended: false }
+    }
+
+    /// The next row back: key and value.
+    pub(crate) fn next_back(&mut self) -> Answer<Option<(Bytes, Bytes)>> {
+        if self.read.is_empty() && !self.ended {
+            let (rows, behind) = (&mut self.read, self.behind.as_deref());
+            let visit = &mut |key: &[u8], value: &[u8]| {
+                if behind != Some(key) {
+                    rows.push_back((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
                 }
                 if rows.len() < CHUNK { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })
-            .map_err(failed)?;
-        let last = rows.len() < CHUNK;
-        for (key, value) in rows {
-            looked += 1;
-            items.extend(view(&key, &value)?);
-            behind = Some(key);
-            if items.len() >= paging.limit || looked >= WORK_MAX {
-                let next = behind.as_deref().map(to_hex);
-                return Ok(Page { items, next });
-            }
+            };
+            let to = behind.unwrap_or_default();
+            self.store.rows_back(self.table, self.prefix, to, visit).map_err(failed)?;
+            self.ended = self.read.len() < CHUNK;
+            self.behind = self.read.back().map(|(key, _)| key.clone());
         }
-        if last {
-            return Ok(Page { items, next: None });
-        }
+        Ok(self.read.pop_front())
     }
 }
 

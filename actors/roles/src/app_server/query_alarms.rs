@@ -1,7 +1,7 @@
-//! Lists of alarms and events, from the rows of the module `alarms`.
+//! Lists of alarms, from the rows of the module `alarms`.
 use bytes::Bytes;
 use extension::records::{
-    Alarm, AlarmFilter, Answer, Event, EventFilter, Message, Page, Paging, RecordsError, Time,
+    Alarm, AlarmFilter, Answer, Event, Message, Page, Paging, RecordsError, Time,
     kept::{self, ALARMS, CHUNK_MESSAGES, Chunk, Episode, Happening},
 };
 use protocol::{RemoteId, service::Severity};
@@ -16,14 +16,14 @@ use super::{
 };
 
 /// A filter of alarms or events, ready to be asked.
-struct Wanted<'f> {
-    filter: &'f AlarmFilter,
-    whose: Whose,
-    words: Vec<String>,
+pub(crate) struct Wanted<'f> {
+    pub(crate) filter: &'f AlarmFilter,
+    pub(crate) whose: Whose,
+    pub(crate) words: Vec<String>,
 }
 
 /// The fields that filters of alarms and events look at.
-struct Fields<'v> {
+pub(crate) struct Fields<'v> {
     id: &'v RemoteId,
     instance: &'v str,
     integrator: &'v str,
@@ -34,7 +34,7 @@ struct Fields<'v> {
 }
 
 impl Wanted<'_> {
-    fn takes(&self, of: &Fields<'_>) -> bool {
+    pub(crate) fn takes(&self, of: &Fields<'_>) -> bool {
         let f = self.filter;
         let any = |of: &[String], word: &str| of.is_empty() || of.iter().any(|w| w == word);
         self.whose.takes(of.id)
@@ -50,7 +50,7 @@ impl Wanted<'_> {
 }
 
 impl Desk {
-    fn wanted<'f>(&self, filter: &'f AlarmFilter) -> Answer<Wanted<'f>> {
+    pub(crate) fn wanted<'f>(&self, filter: &'f AlarmFilter) -> Answer<Wanted<'f>> {
         let whose = self.whose(filter.customer.as_deref(), filter.node.as_deref())?;
         Ok(Wanted { filter, whose, words: words(filter.text.as_deref()) })
     }
@@ -104,20 +104,11 @@ impl Desk {
             }
             let place = chunk.as_ref().and_then(|(_, c)| c.get(at as usize % CHUNK_MESSAGES));
             let Some((precedence, seq)) = place else { continue };
-            let found = index::at_seq(&*self.store, precedence, seq).map_err(failed)?;
+            let found =
+                index::at_seq(&*self.store, &self.recent, precedence, seq).map_err(failed)?;
             items.extend(found.and_then(|found| view_of(&found)));
         }
         Ok(Page { items, next: (at > 0).then(|| at.to_string()) })
-    }
-
-    pub(crate) fn events(&self, filter: &EventFilter, paging: &Paging) -> Answer<Page<Event>> {
-        let wanted = self.wanted(filter)?;
-        let prefix = service_key(ALARMS, b"w");
-        page_back(&*self.store, SERVICES, &prefix, paging, |_, value| {
-            let event = from_row::<Happening>(value).map(|happening| happening.event);
-            let state = |e: &Event| takes(&filter.state, &e.state);
-            Ok(event.filter(|e| state(e) && wanted.takes(&event_fields(e))))
-        })
     }
 
     /// The alarm or event behind a row of the module `alarms` that was put.
@@ -155,7 +146,7 @@ fn fields(alarm: &Alarm) -> Fields<'_> {
     }
 }
 
-fn event_fields(event: &Event) -> Fields<'_> {
+pub(crate) fn event_fields(event: &Event) -> Fields<'_> {
     Fields {
         id: &event.instance_id,
         instance: &event.instance,

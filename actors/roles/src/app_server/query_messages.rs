@@ -1,16 +1,19 @@
 //! Stored messages: searched newest first, found by id, with their data.
-use bytes::Bytes;
 use extension::{
     records::{Answer, Message, MessageData, MessageFilter, Page, Paging, RecordsError, Time},
     service::is_within,
 };
-use protocol::{Header, Infrastructure, MessageId, message::Blocks, service::Service};
+use protocol::{
+    MessageId, RemoteId,
+    parts::{HeaderParts, Parts},
+};
 
 use super::{
-    index::{Backwards, Found, StoredRun, find},
-    query::{Desk, WORK_MAX, failed, has_words, words},
+    index::{Found, find},
+    query::{Desk, failed, has_words, words},
     query_directory::{Whose, is_instance},
-    rows::{COUNTED, Counted},
+    search::Search,
+    segment::{About, Kind, Sought, second},
 };
 
 /// Classes that are left out unless asked for.
@@ -24,45 +27,54 @@ pub(crate) struct Wanted<'f> {
 }
 
 impl Wanted<'_> {
-    /// The view of a message, if it is wanted: the header says no before more is decoded.
-    pub(crate) fn view(
+    fn takes_class(&self, class: &str) -> bool {
+        match self.filter.class.is_empty() {
+            true => class != QUIET,
+            false => self.filter.class.iter().any(|wanted| wanted == class),
+        }
+    }
+
+    fn takes_subclass(&self, subclass: &str) -> bool {
+        let wanted = &self.filter.subclass;
+        wanted.is_empty() || wanted.iter().any(|wanted| is_within(subclass, wanted))
+    }
+
+    fn takes_about(
         &self,
-        stored: &StoredRun,
-        seq: u64,
-        bytes: &Bytes,
-        blocks: &Blocks<'_>,
-    ) -> Option<Message> {
+        source: &RemoteId,
+        instance: Option<&RemoteId>,
+        integrator: &str,
+        external_id: &str,
+    ) -> bool {
         let f = self.filter;
-        let header = Header::read(blocks.header).ok()?;
+        self.whose.takes(source)
+            && (f.integrator.is_empty() || f.integrator.iter().any(|i| i == integrator))
+            && is_instance(&f.instance, external_id, instance.unwrap_or(source))
+    }
+
+    /// The view of a message, if it is wanted.
+    pub(crate) fn view(&self, found: &Found) -> Option<Message> {
+        let (bytes, blocks) = found.blocks()?;
+        let header = HeaderParts::read(blocks.header).ok()?;
         let occurred_at = Time(header.occurred_at);
-        let class = match f.class.is_empty() {
-            true => header.class != QUIET,
-            false => f.class.contains(&header.class),
-        };
-        if !class
-            || !(f.subclass.is_empty()
-                || f.subclass.iter().any(|wanted| is_within(&header.subclass, wanted)))
-            || !self.whose.takes(&header.source)
-            || f.since.is_some_and(|since| occurred_at < since)
-            || f.until.is_some_and(|until| occurred_at >= until)
+        if !self.takes_class(header.class)
+            || !self.takes_subclass(header.subclass)
+            || self.filter.since.is_some_and(|since| occurred_at < since)
+            || self.filter.until.is_some_and(|until| occurred_at >= until)
         {
             return None;
         }
-        let from = Infrastructure::read(blocks.infrastructure).ok()?;
-        let instance = from.instance.unwrap_or(header.source);
-        if !(f.integrator.is_empty() || f.integrator.contains(&from.integrator))
-            || !is_instance(&f.instance, &from.external_id, &instance)
-        {
-            return None;
-        }
-        let service = Service::read(&header.class, blocks.service).ok();
-        if !self.words.is_empty() {
-            let text = service.as_ref().and_then(|s| s.headline()).map(|(_, text)| text);
-            if !has_words(&self.words, text?) {
-                return None;
-            }
-        }
-        Some(view(stored, seq, bytes.len(), header, from, service.as_ref()))
+        let parts = blocks.parts().ok()?;
+        let from = &parts.infrastructure;
+        let about = self.takes_about(
+            &header.source,
+            from.instance.as_ref(),
+            from.integrator,
+            from.external_id,
+        );
+        let text = parts.service.headline().map(|(_, text)| text);
+        let worded = self.words.is_empty() || text.is_some_and(|t| has_words(&self.words, t));
+        (about && worded).then(|| view(found, bytes, &parts))
     }
 }
 
@@ -78,27 +90,37 @@ impl Desk {
         paging: &Paging,
     ) -> Answer<Page<Message>> {
         let wanted = self.wanted_messages(filter)?;
-        let mut before = match &paging.cursor {
-            Some(cursor) => {
-                cursor.parse().map_err(|_| RecordsError::bad("cursor", "is not one of ours"))?
-            }
-            None => self.value::<Counted>(COUNTED, b"")?.unwrap_or_default().next,
+        let kind = |k: &Kind| wanted.takes_class(&k.class) && wanted.takes_subclass(&k.subclass);
+        let about = |a: &About| {
+            wanted.takes_about(&a.source, a.instance.as_ref(), &a.integrator, &a.external_id)
         };
-        let (mut items, mut looked) = (Vec::new(), 0);
-        let start = u64::saturating_sub(before, 1);
-        let mut backwards = Backwards::from(&*self.store, start).map_err(failed)?;
-        while let Some(stored) = backwards.next_run().map_err(failed)? {
-            let messages: Vec<_> = stored.messages().collect();
-            for (seq, bytes, blocks) in messages.iter().rev().filter(|m| m.0 < before) {
-                looked += 1;
-                items.extend(wanted.view(&stored, *seq, bytes, blocks));
-                if items.len() >= paging.limit || looked >= WORK_MAX {
-                    return Ok(Page { items, next: Some(seq.to_string()) });
+        let sought = Sought {
+            kind: &kind,
+            about: &about,
+            words: &wanted.words,
+            since: filter.since.map_or(0, |time| second(time.0)),
+            until: filter.until.map_or(u32::MAX, |time| second(time.0)),
+        };
+        let below = number_cursor(paging)?;
+        let mut search = Search::new(self, sought, below, paging.limit + 1)?;
+        let mut page = Page { items: Vec::new(), next: None };
+        loop {
+            match search.next_back()? {
+                Ok(None) => return Ok(page),
+                Err(below) => {
+                    page.next = Some(below.to_string());
+                    return Ok(page);
+                }
+                Ok(Some(found)) => {
+                    let Some(message) = wanted.view(&found) else { continue };
+                    if page.items.len() == paging.limit {
+                        page.next = page.items.last().map(|last: &Message| last.seq.to_string());
+                        return Ok(page);
+                    }
+                    page.items.push(message);
                 }
             }
-            before = before.min(stored.position);
         }
-        Ok(Page { items, next: None })
     }
 
     /// The stored message of an id; of several (cloned machines) the newest.
@@ -124,30 +146,27 @@ impl Desk {
     }
 }
 
+/// Where a page of a list by numbers goes on.
+pub(crate) fn number_cursor(paging: &Paging) -> Answer<Option<u64>> {
+    let cursor = paging.cursor.as_ref().map(|cursor| cursor.parse());
+    cursor.transpose().map_err(|_| RecordsError::bad("cursor", "is not one of ours"))
+}
+
 /// The view of a found message.
 pub(crate) fn view_of(found: &Found) -> Option<Message> {
     let (bytes, blocks) = found.blocks()?;
-    let header = Header::read(blocks.header).ok()?;
-    let from = Infrastructure::read(blocks.infrastructure).ok()?;
-    let service = Service::read(&header.class, blocks.service).ok();
-    Some(view(&found.stored, found.seq(), bytes.len(), header, from, service.as_ref()))
+    Some(view(found, bytes, &blocks.parts().ok()?))
 }
 
-fn view(
-    stored: &StoredRun,
-    seq: u64,
-    bytes: usize,
-    header: Header,
-    from: Infrastructure,
-    service: Option<&Service>,
-) -> Message {
-    let some = |text: String| Some(text).filter(|t| !t.is_empty());
-    let encoding = service.and_then(Service::payload).map(|p| p.encoding.clone());
+fn view(found: &Found, bytes: usize, parts: &Parts<'_>) -> Message {
+    let some = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
+    let (header, from) = (&parts.header, &parts.infrastructure);
+    let stored = &found.reel.stored;
     Message {
-        seq,
+        seq: found.seq(),
         message_id: header.id,
         channel: header.channel,
-        class: header.class,
+        class: header.class.to_owned(),
         subclass: some(header.subclass),
         customer_id: header.id.origin.customer_id(),
         instance: some(from.external_id).filter(|_| from.instance.is_some()),
@@ -161,7 +180,7 @@ fn view(
         accepted_at: Time(header.accepted_at),
         stored_at: Time(stored.stored_at()),
         bytes: bytes as u64,
-        encoding: encoding.and_then(some),
+        encoding: parts.service.encoding().and_then(some),
         replayed: stored.run.header.replayed,
     }
 }

@@ -5,17 +5,18 @@ use extension::records::{
     Answer, Change, Changed, MessageFilter, RecordsError, StreamFilter, Topic,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
-use protocol::service::Severity;
+use protocol::{Precedence, service::Severity};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::{
     back_channel::ACTIONS,
-    index::run_before,
+    index::{Found, reel_at},
     publish::{Item, What},
     query::{AppRecords, Desk, failed},
     query_actions::action_in,
     query_alarms::Row,
     query_directory::{Whose, is_instance},
+    query_events::alone,
 };
 
 /// One reader.
@@ -109,23 +110,10 @@ impl Desk {
         let has = |topic| filter.topics.contains(&topic);
         let whose = self.whose(filter.customer.as_deref(), None)?;
         Ok(match what {
-            What::Stored { precedence, position, .. } if has(Topic::Messages) => {
-                let stored = run_before(&*self.store, *precedence, *position).map_err(failed)?;
-                let Some(stored) = stored.filter(|s| s.position == *position) else {
-                    return Ok(Vec::new());
-                };
-                let wanted = MessageFilter {
-                    customer: filter.customer.clone(),
-                    instance: filter.instance.clone(),
-                    class: filter.class.clone(),
-                    ..MessageFilter::default()
-                };
-                let wanted = self.wanted_messages(&wanted)?;
-                let messages = stored.messages();
-                messages
-                    .filter_map(|(seq, bytes, blocks)| wanted.view(&stored, seq, &bytes, &blocks))
-                    .map(Change::Message)
-                    .collect()
+            What::Stored { precedence, position, .. }
+                if has(Topic::Messages) || has(Topic::Events) =>
+            {
+                self.changes_stored(filter, &whose, *precedence, *position)?
             }
             What::Row { module, key } if **module == *extension::records::kept::ALARMS => {
                 let wanted = key.first().is_some_and(|tag| match tag {
@@ -158,6 +146,42 @@ impl Desk {
             }
             _ => Vec::new(),
         })
+    }
+}
+
+impl Desk {
+    /// What a stored run is to a reader: messages, and events that are their messages.
+    fn changes_stored(
+        &self,
+        filter: &StreamFilter,
+        whose: &Whose,
+        precedence: Precedence,
+        position: u64,
+    ) -> Answer<Vec<Change>> {
+        let reel = reel_at(&*self.store, &self.recent, precedence, position).map_err(failed)?;
+        let Some(reel) = reel.filter(|reel| reel.stored.position == position) else {
+            return Ok(Vec::new());
+        };
+        let wanted = MessageFilter {
+            customer: filter.customer.clone(),
+            instance: filter.instance.clone(),
+            class: filter.class.clone(),
+            ..MessageFilter::default()
+        };
+        let wanted = self.wanted_messages(&wanted)?;
+        let mut changes = Vec::new();
+        for at in 0..reel.len() {
+            let found = Found { reel: reel.clone(), at };
+            if filter.topics.contains(&Topic::Events)
+                && let Some(event) = alone(&found)
+            {
+                changes.extend(wanted_row(filter, whose, Row::Event(Box::new(event))));
+            }
+            if filter.topics.contains(&Topic::Messages) {
+                changes.extend(wanted.view(&found).map(Change::Message));
+            }
+        }
+        Ok(changes)
     }
 }
 

@@ -217,7 +217,7 @@ impl Desk {
 
     fn stored_trace(&self, id: &MessageId, found: &index::Found) -> Answer<Trace> {
         let header = found.blocks().and_then(|(_, blocks)| Header::read(blocks.header).ok());
-        let hops = self.hops(&found.stored.run.header.path)?;
+        let hops = self.hops(&found.reel.stored.run.header.path)?;
         let poison = self.row(POISON, &poison_key(id.precedence, found.seq()))?.is_some();
         let mut done = true;
         for module in self.modules.iter() {
@@ -237,7 +237,7 @@ impl Desk {
             class: header.as_ref().map(|h| h.class.clone()),
             occurred_at: header.as_ref().map(|h| Time(h.occurred_at)),
             accepted_at: header.as_ref().map(|h| Time(h.accepted_at)),
-            stored_at: Some(Time(found.stored.stored_at())),
+            stored_at: Some(Time(found.reel.stored.stored_at())),
             hops,
         })
     }

@@ -12,6 +12,7 @@ use extension::{
 use protocol::{
     MessageId, Precedence, Refusal,
     message::Classification,
+    parts::ServiceParts,
     registration::{Registration, RegistrationAnswer},
     run::RunHeader,
     service::{Alarm, Payload, Service, Severity, State},
@@ -54,7 +55,7 @@ impl Registrar {
 
     fn answer(
         &self,
-        received: &Received,
+        received: &Received<'_>,
         said: &Registration,
     ) -> Result<Vec<Effect>, ServiceError> {
         let header = &received.message.header;
@@ -140,9 +141,16 @@ impl ServiceModule for Registrar {
         }
     }
 
-    fn handle(&mut self, received: &Received, _: &dyn Rows) -> Result<Vec<Effect>, ServiceError> {
+    fn handle(
+        &mut self,
+        received: &Received<'_>,
+        _: &dyn Rows,
+    ) -> Result<Vec<Effect>, ServiceError> {
         match &received.message.service {
-            Service::Registration(said) => self.answer(received, said),
+            ServiceParts::Other(service) => match &**service {
+                Service::Registration(said) => self.answer(received, said),
+                _ => Ok(Vec::new()),
+            },
             _ => Ok(Vec::new()),
         }
     }

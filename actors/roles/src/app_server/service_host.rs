@@ -21,12 +21,16 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 use supervision::{AskError, Lifeline, Route};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use super::{
     cursors::{Cursor, Piece},
     module_rows::ModuleRows,
     publish::{Feed, What, is_shown},
+    reel::Recent,
     rows::{CURSORS, from_row, to_row},
     service_work::{Done, Failed, Hands, Outbox, Who, aside, guarded, identity_of, own_message},
 };
@@ -40,6 +44,9 @@ const WISHES_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause after a commit that was refused.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long the cursor on disk may be behind what a module had no use for: a commit that says only
+/// that is one in so long, not one a batch.
+const BEHIND: Duration = Duration::from_millis(50);
 /// Pause before a message is tried again, times the attempts so far: what is short passes.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -54,6 +61,8 @@ pub struct HostSpec {
     pub store: Arc<dyn QueueStore>,
     /// Commits.
     pub keep: Route<Keep>,
+    /// The newest runs.
+    pub recent: Recent,
     /// Hears and tells.
     pub feed: Feed,
     /// Who publishes.
@@ -138,6 +147,8 @@ struct Work {
     in_hand: Option<InHand>,
     wishes: mpsc::Receiver<Wish>,
     stored: watch::Receiver<u64>,
+    /// Since when the cursor on disk is behind what the module had no use for.
+    behind_since: Option<Instant>,
 }
 
 /// What a commit carries beside the module's rows.
@@ -153,7 +164,8 @@ impl Work {
         let (name, module) = (spec.manifest.name.clone(), (spec.make)());
         let stored = spec.feed.on_stored();
         let cursor = Cursor::default();
-        Self { spec, name, module, cursor, in_hand: None, wishes, stored }
+        let (in_hand, behind_since) = (None, None);
+        Self { spec, name, module, cursor, in_hand, wishes, stored, behind_since }
     }
 
     /// Works until the store fails.
@@ -174,10 +186,12 @@ impl Work {
         loop {
             self.stored.mark_unchanged();
             let worked = self.batch().await?;
+            let behind = self.behind_since;
             tokio::select! {
                 biased;
                 _ = tick.tick() => self.tick().await?,
                 wish = self.wishes.recv() => if let Some(wish) = wish { self.wish(wish).await? },
+                () = due(behind) => self.commit(Commit::default()).await?,
                 () = std::future::ready(()), if worked => {}
                 changed = self.stored.changed() => if changed.is_err() { tick.tick().await; },
             }
@@ -199,8 +213,7 @@ impl Work {
     async fn begin_with_care(&mut self) -> Result<(), StoreError> {
         let row = self.spec.store.row(CURSORS, &self.hand_key())?;
         let before: Option<InHand> = row.and_then(|r| from_row(&r));
-        let ahead =
-            self.cursor.ahead(&*self.spec.store, BATCH_MESSAGES_MAX as u64, BATCH_BYTES_MAX)?;
+        let ahead = self.ahead(BATCH_MESSAGES_MAX as u64)?;
         let Some(first) = ahead.first() else {
             self.spec.begun.store(true, SeqCst);
             return Ok(());
@@ -224,6 +237,11 @@ impl Work {
         self.commit(Commit::default()).await
     }
 
+    fn ahead(&mut self, messages_max: u64) -> Result<Vec<Piece>, StoreError> {
+        let spec = &self.spec;
+        self.cursor.ahead(&*spec.store, &spec.recent, messages_max, BATCH_BYTES_MAX)
+    }
+
     /// Hands over the next batch; `false` when there was none.
     async fn batch(&mut self) -> Result<bool, StoreError> {
         let careful = self.in_hand.filter(|h| h.count == 1);
@@ -233,7 +251,7 @@ impl Work {
             return self.set_aside(failed).await.map(|()| true);
         }
         let messages_max = if careful.is_some() { 1 } else { BATCH_MESSAGES_MAX as u64 };
-        let pieces = self.cursor.ahead(&*self.spec.store, messages_max, BATCH_BYTES_MAX)?;
+        let pieces = self.ahead(messages_max)?;
         if pieces.is_empty() {
             return Ok(false);
         }
@@ -267,6 +285,11 @@ impl Work {
             // After the suspect batch of a start only the rest of it is tried one by one.
             None => self.next_of_suspects(before, pieces),
         };
+        if changes.is_empty() && messages.is_empty() && before.or(self.in_hand).is_none() {
+            // Nothing for this module: after a crash it is passed over once more.
+            self.behind_since.get_or_insert_with(Instant::now);
+            return Ok(());
+        }
         self.commit(Commit { messages, changes, put }).await?;
         if failed.is_some() {
             // What a panic left of it is not to be used.
@@ -281,21 +304,21 @@ impl Work {
     fn next_of_suspects(&self, before: Option<InHand>, pieces: &[Piece]) -> Option<InHand> {
         let hand = before.filter(|h| h.count == 1 && h.attempts == 0)?;
         let piece = pieces.first()?;
-        let stored = piece.stored.as_ref()?;
+        let stored = &piece.reel.as_ref()?.stored;
         let seq = hand.seq + 1;
         (seq < stored.end()).then_some(InHand { seq, ..hand })
     }
 
     /// Gives a message up: it ends as refused, in the queue `set-aside`, with an alarm.
     async fn set_aside(&mut self, failed: Failed) -> Result<(), StoreError> {
-        let pieces = self.cursor.ahead(&*self.spec.store, 1, BATCH_BYTES_MAX)?;
+        let pieces = self.ahead(1)?;
         let piece =
             pieces.first().filter(|p| (p.precedence, p.seq) == (failed.precedence, failed.seq));
         self.in_hand = None;
         let Some(piece) = piece else { return self.commit(Commit::default()).await };
         let mut commit = Commit::default();
-        if let Some(stored) = &piece.stored {
-            commit.changes = aside(&self.name, stored, failed.seq);
+        if let Some(reel) = &piece.reel {
+            commit.changes = aside(&self.name, &reel.stored, failed.seq);
         }
         tracing::error!(module = self.name, seq = failed.seq, "a message is set aside as poison");
         let alarm = Service::Alarm(Alarm {
@@ -363,6 +386,7 @@ impl Work {
     /// is unknown.
     async fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
         self.cursor.step += 1;
+        self.behind_since = None;
         let mut changes = commit.changes;
         changes.push(self.cursor.change(&self.name));
         let key = self.hand_key();
@@ -409,5 +433,13 @@ impl Work {
         while self.spec.keep.ask(empty()).await.is_err() {
             tokio::time::sleep(PAUSE).await;
         }
+    }
+}
+
+/// Ends when a cursor has been behind for long enough; never where it is not.
+async fn due(behind: Option<Instant>) {
+    match behind {
+        Some(since) => tokio::time::sleep_until(since + BEHIND).await,
+        None => std::future::pending().await,
     }
 }

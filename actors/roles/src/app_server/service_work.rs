@@ -12,7 +12,7 @@ use extension::{
 use protocol::{
     Header, Infrastructure, Message, MessageId, Precedence,
     codec::Writer,
-    message::{Channel, Classification, Destination, Persistence, SourceType, Unnumbered},
+    message::{Blocks, Channel, Classification, Destination, Persistence, SourceType, Unnumbered},
     run::Run,
     service::Service,
 };
@@ -21,6 +21,7 @@ use super::{
     cursors::{Cursor, Piece},
     index::StoredRun,
     module_rows::ModuleRows,
+    reel::Reel,
     rows::{POISON, poison_key, set_aside},
 };
 use crate::delivery::orders::Identity;
@@ -87,40 +88,51 @@ impl Hands<'_> {
         let mut rows = ModuleRows::of(self.store, self.name);
         let mut messages = Outbox::default();
         let mut failed = None;
-        'pieces: for piece in pieces {
-            let Some(stored) = &piece.stored else {
+        for piece in pieces {
+            let Some(reel) = &piece.reel else {
                 tracing::error!(module = self.name, seq = piece.seq, "a stored run is damaged");
                 cursor.pass(piece.precedence, piece.seq, piece.count);
                 continue;
             };
-            for (seq, _, blocks) in stored.messages().skip((piece.seq - stored.position) as usize) {
-                if seq >= piece.seq + piece.count {
-                    break;
-                }
-                let wanted = Header::read(blocks.header)
-                    .is_ok_and(|h| self.listens_to(&h.class, &h.subclass));
-                if wanted {
-                    let handled = self.hand(module, stored, seq, &blocks, &rows);
-                    match handled {
-                        Ok(effects) => self.gather(effects, &mut rows, &mut messages),
-                        Err(ServiceError(reason)) => {
-                            let precedence = piece.precedence;
-                            failed = Some(Failed { precedence, seq, reason });
-                            break 'pieces;
-                        }
-                    }
-                }
-                cursor.pass(piece.precedence, seq, 1);
-            }
+            failed = self.over_reel(module, piece, reel, &mut rows, &mut messages);
             // What cannot be read to its end is passed all the same.
-            let behind = piece.seq + piece.count;
-            let at = cursor.next[piece.precedence as usize].max(piece.seq);
-            if at < behind {
-                cursor.pass(piece.precedence, at, behind - at);
+            let behind = failed.as_ref().map_or(piece.seq + piece.count, |failed| failed.seq);
+            cursor.pass(piece.precedence, piece.seq, behind - piece.seq);
+            if failed.is_some() {
+                break;
             }
         }
         let (changes, put) = rows.into_changes();
         Done { changes, put, messages, cursor, failed }
+    }
+
+    /// Hands over what the module subscribed to of one run; the headers are read once for all.
+    fn over_reel(
+        &self,
+        module: &mut dyn ServiceModule,
+        piece: &Piece,
+        reel: &Reel,
+        rows: &mut ModuleRows<'_>,
+        messages: &mut Outbox,
+    ) -> Option<Failed> {
+        let wanted: Vec<bool> = reel.kinds().iter().map(|(c, s)| self.listens_to(c, s)).collect();
+        if !wanted.contains(&true) {
+            return None;
+        }
+        for seq in piece.seq..piece.seq + piece.count {
+            let at = (seq - reel.stored.position) as usize;
+            if !reel.kind_at(at).is_some_and(|kind| wanted[kind]) {
+                continue;
+            }
+            let Some((_, blocks)) = reel.message(at) else { continue };
+            match self.hand(module, &reel.stored, seq, &blocks, rows) {
+                Ok(effects) => self.gather(effects, rows, messages),
+                Err(ServiceError(reason)) => {
+                    return Some(Failed { precedence: piece.precedence, seq, reason });
+                }
+            }
+        }
+        None
     }
 
     fn listens_to(&self, class: &str, subclass: &str) -> bool {
@@ -132,10 +144,10 @@ impl Hands<'_> {
         module: &mut dyn ServiceModule,
         stored: &StoredRun,
         seq: u64,
-        blocks: &protocol::message::Blocks<'_>,
+        blocks: &Blocks<'_>,
         rows: &ModuleRows<'_>,
     ) -> Result<Vec<Effect>, ServiceError> {
-        let message = blocks.decode().map_err(|e| ServiceError(e.to_string()))?;
+        let message = blocks.parts().map_err(|e| ServiceError(e.to_string()))?;
         let received = Received {
             seq,
             message,

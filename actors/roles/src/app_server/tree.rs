@@ -15,9 +15,11 @@ use super::{
     asking::Asking,
     back_channel::Actions,
     closer::{Closer, CloserSpec},
+    indexer::{Index, Indexer, IndexerSpec},
     keeper::RecordsKeeper,
     publish::Feed,
     query::{AppRecords, Desk},
+    reel::Recent,
     registrar::Registrar,
     service_host::{DoByHand, HostSpec, ServiceHost},
     service_work::Who,
@@ -49,17 +51,19 @@ pub struct Shared {
     pub feed: Feed,
     /// Newest messages of instances.
     pub last: LastMessages,
+    /// The newest runs.
+    pub recent: Recent,
 }
 
 impl Shared {
     /// For one life of the process.
     pub fn new(life: u64) -> Self {
-        Self { feed: Feed::new(life), last: LastMessages::default() }
+        Self { feed: Feed::new(life), last: LastMessages::default(), recent: Recent::default() }
     }
 
     /// The keeper that the durable queue of this server calls. Make one per start of the queue.
     pub fn keeper(&self, store: Arc<dyn QueueStore>) -> RecordsKeeper {
-        RecordsKeeper::new(store, self.feed.clone(), self.last.clone())
+        RecordsKeeper::new(store, self.feed.clone(), self.last.clone(), self.recent.clone())
     }
 }
 
@@ -126,8 +130,12 @@ pub fn build(
     let (closer, _) = ChildSpec::actor("closer", NOTHING_ASKED, WISH_WITHIN, move |lifeline| {
         Closer::new(closer.clone(), lifeline)
     });
+    let index = Index::default();
     let status = status(&links, shared, &own, &asking);
-    let supervisor = supervisor.child(closer.on_own_arbiter()).child(status.on_own_arbiter());
+    let supervisor = supervisor
+        .child(closer.on_own_arbiter())
+        .child(indexer(&links, shared, &index))
+        .child(status.on_own_arbiter());
     let records = AppRecords::new(Desk {
         store: links.store,
         keep: links.keep,
@@ -138,6 +146,8 @@ pub fn build(
         asking,
         alarms,
         modules,
+        recent: shared.recent.clone(),
+        index,
         feed: shared.feed.clone(),
         own,
         last: shared.last.clone(),
@@ -168,6 +178,20 @@ fn status(links: &Links, shared: &Shared, own: &OwnFigures, asking: &Asking) -> 
     status
 }
 
+fn indexer(links: &Links, shared: &Shared, index: &Index) -> ChildSpec {
+    let spec = IndexerSpec {
+        store: links.store.clone(),
+        apply: links.apply.clone(),
+        feed: shared.feed.clone(),
+        recent: shared.recent.clone(),
+        index: index.clone(),
+    };
+    let (indexer, _) = ChildSpec::actor("indexer", NOTHING_ASKED, WISH_WITHIN, move |lifeline| {
+        Indexer::new(spec.clone(), lifeline)
+    });
+    indexer.on_own_arbiter()
+}
+
 /// The manifest of a module that may be loaded.
 fn checked(make: &Make) -> Result<Manifest, ManifestError> {
     let manifest = make().manifest();
@@ -187,6 +211,7 @@ fn host(
         manifest: Arc::new(manifest),
         store: links.store.clone(),
         keep: links.keep.clone(),
+        recent: shared.recent.clone(),
         feed: shared.feed.clone(),
         identity: links.identity.clone(),
         clock: links.clock,

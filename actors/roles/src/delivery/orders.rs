@@ -97,8 +97,10 @@ pub struct Take {
 pub struct Checked {
     /// What the queue must know of it.
     pub traits: Traits,
-    /// The message, decoded: at the top of the chain all are, elsewhere what teaches routes.
-    pub message: Option<Message>,
+    /// The instance it is about.
+    pub instance: Option<RemoteId>,
+    /// The message, decoded: where it changes routes or the directory.
+    pub message: Option<Box<Message>>,
 }
 
 /// What a child is answered.
@@ -182,7 +184,7 @@ pub struct Arrived {
     /// Its path ends with this node.
     pub run: Run,
     /// Its messages in the order they stand.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Checked>,
     /// When it was taken, ms since 1970 UTC.
     pub now: i64,
 }

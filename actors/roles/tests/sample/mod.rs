@@ -24,7 +24,7 @@ impl ServiceModule for Counter {
         }
     }
 
-    fn handle(&mut self, _: &Received, rows: &dyn Rows) -> Result<Vec<Effect>, ServiceError> {
+    fn handle(&mut self, _: &Received<'_>, rows: &dyn Rows) -> Result<Vec<Effect>, ServiceError> {
         let key = Bytes::from_static(b"count");
         let count = rows.row(&key)?.map_or(0, |row| row[0]) + 1;
         let mut effects = vec![Effect::Put { key, value: vec![count].into() }];

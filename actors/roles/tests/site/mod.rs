@@ -228,7 +228,7 @@ impl Site {
                     sent.push(
                         {
                             let n = run.header.first + at as u64;
-                            blocks.check(&run.header, n, clock())
+                            blocks.check(&run.header, n, clock()).map(|parts| parts.message())
                         }
                         .unwrap(),
                     );

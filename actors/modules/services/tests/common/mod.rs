@@ -6,7 +6,9 @@ use bytes::Bytes;
 use extension::service::{Effect, Received, Rows, ServiceError, ServiceModule};
 use protocol::{
     Header, Infrastructure, Message, MessageId, Precedence, RemoteId,
-    message::{Channel, Classification, Persistence, SourceType},
+    codec::Reader,
+    message::{Blocks, Channel, Classification, Persistence, SourceType},
+    parts::Parts,
     service::{Alarm, Payload, Service, Severity, State},
 };
 
@@ -59,9 +61,10 @@ impl<M: ServiceModule> Bench<M> {
         self.seq += 1;
         let message = message(order, occurred_at, service);
         let id = message.header.id;
+        let (bytes, _) = message.encode();
         let received = Received {
             seq: self.seq,
-            message,
+            message: parts(&bytes),
             stored_at: 1_800_000_000_000 + self.seq as i64,
             replayed: false,
         };
@@ -69,6 +72,11 @@ impl<M: ServiceModule> Bench<M> {
         self.table.apply(effects);
         id
     }
+}
+
+/// A message in wire bytes, as a host hands it over.
+pub fn parts(bytes: &[u8]) -> Parts<'_> {
+    Blocks::take(&mut Reader::new(bytes)).unwrap().parts().unwrap()
 }
 
 pub fn proxy() -> RemoteId {

@@ -71,12 +71,12 @@ impl DurableQueue {
             let id = id_at(&run.header, *position);
             acknowledged.push(Acknowledgement { id, received: attempt });
             let Ok((range, blocks)) = message else { break };
-            let decoded = blocks.decode();
-            let queue = match &decoded {
-                Ok(m) if m.header.channel == Channel::Back => self.queue_down(&m.header),
+            let parts = blocks.parts();
+            let queue = match &parts {
+                Ok(m) if m.header.channel == Channel::Back => self.queue_down(&m.header.owned()),
                 _ => None,
             };
-            let (Ok(message), Some(queue)) = (decoded, queue) else {
+            let (Ok(parts), Some(queue)) = (parts, queue) else {
                 // Discarded; who sent it hears of it when its time ends without an answer (RTE-4).
                 warn!(target: "delivery", message_id = %id, "no way down to its destination");
                 self.state.turn_away(Refusal::UnknownDestination.name(), 1);
@@ -91,7 +91,7 @@ impl DurableQueue {
             (header.first, header.count) = (id.sequence, 1);
             header.left_out.clear();
             header.path.push(Hop { node: own, received: now, sent: 0 });
-            let traits = [Traits::of(&message, range.len())];
+            let traits = [Traits::of(&parts.header, range.len())];
             let messages = run.messages.slice(range);
             self.taken(1);
             self.put_run(&queue, Run { header, messages }, &traits, group);

@@ -162,7 +162,7 @@ impl DurableQueue {
         let there: Vec<u32> =
             (0..run.header.count).filter(|p| !run.header.is_left_out(*p)).collect();
         let count = checked.len();
-        let (mut stays, mut traits, mut messages) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut stays, mut taken) = (Vec::new(), Vec::with_capacity(count));
         let first_outcome = outcomes.len();
         for (i, message) in checked.into_iter().enumerate() {
             let refusal = match (again.as_ref(), message) {
@@ -176,8 +176,7 @@ impl DurableQueue {
                     };
                     (room != Decision::Admit).then_some(Refusal::QueueFull).or_else(|| {
                         stays.push(there[i]);
-                        traits.push(checked.traits);
-                        messages.extend(checked.message);
+                        taken.push(checked);
                         None
                     })
                 }
@@ -202,25 +201,25 @@ impl DurableQueue {
         };
         let (node, received) = (self.identity().id, self.now());
         kept.header.path.push(Hop { node, received, sent: 0 });
-        for message in &messages {
+        for message in taken.iter().filter_map(|checked| checked.message.as_deref()) {
             self.learn_from(message, exchange, group)?;
         }
-        self.plan_kept(kept, messages, &traits, &mut outcomes[first_outcome..], group)
+        self.plan_kept(kept, taken, &mut outcomes[first_outcome..], group)
     }
 
     fn plan_kept(
         &mut self,
         run: Run,
-        messages: Vec<Message>,
-        traits: &[Traits],
+        messages: Vec<Checked>,
         outcomes: &mut [Outcome],
         group: &mut Group,
     ) -> Result<(), StoreError> {
         group.state_changed = true;
         let now = self.now();
         let Some(keeper) = &mut self.keeper else {
+            let traits: Vec<Traits> = messages.iter().map(|checked| checked.traits).collect();
             self.taken(traits.len() as u64);
-            self.put_run(&QueueName::new(UP), run, traits, group);
+            self.put_run(&QueueName::new(UP), run, &traits, group);
             group.bells.push(UP.to_owned());
             return Ok(());
         };
