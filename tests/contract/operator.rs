@@ -228,7 +228,7 @@ fn every_line_of_a_node_says_whose_it_is() {
         }
         assert!(!line.to_string().contains("Some("), "{line}");
         if ["delivery", "proxy", "app_server"].contains(&line["target"].as_str().unwrap()) {
-            assert!(line["node"].is_string() && line["role"].is_string(), "{line}");
+            assert!(line["node"].is_string() && line["role"].is_string(), "whose: {line}");
         }
         nodes.extend(line["node"].as_str().map(str::to_owned));
     }

@@ -4,7 +4,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -73,20 +73,33 @@ pub(crate) struct Home {
 /// The folder is in use.
 pub(crate) struct InUse(pub(crate) Option<u32>);
 
+/// How long a folder's lock is waited for: a program that who had it was just starting holds it, too,
+/// until it is itself.
+const LOCK_WITHIN: Duration = Duration::from_millis(500);
+/// Between two tries.
+const LOCK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Takes the lock of a folder and writes the pid into it.
 pub(crate) fn lock(dir: &Path) -> io::Result<Result<File, InUse>> {
     let path = dir.join(LOCK);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let _ = (&mut file).take(32).read_to_string(&mut text);
-            return Ok(Err(InUse(text.trim().parse().ok())));
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if waited < LOCK_WITHIN => {
+                std::thread::sleep(LOCK_AGAIN);
+                waited += LOCK_AGAIN;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let _ = (&mut file).take(32).read_to_string(&mut text);
+                return Ok(Err(InUse(text.trim().parse().ok())));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
         }
-        Err(TryLockError::Error(error)) => return Err(error),
     }
     file.set_len(0)?;
     file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
