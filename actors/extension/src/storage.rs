@@ -114,6 +114,13 @@ pub type Visit<'v, K> = &'v mut dyn for<'a> FnMut(K, Value<'a>) -> ControlFlow<(
 /// As [`Visit`], for rows: key and value.
 pub type VisitRow<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
+/// Rows of one moment: many reads for the price of one. It may keep the store from using space
+/// again: drop it soon. What is committed meanwhile may be seen or not.
+pub trait Moment {
+    /// As [`QueueStore::row`].
+    fn row(&self, table: &'static str, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+}
+
 /// The durable state of one node. One thread commits; any thread reads what was committed last.
 ///
 /// Methods block on the disk: call [`commit`](Self::commit) on the store's own thread.
@@ -148,6 +155,9 @@ pub trait QueueStore: Send + Sync {
 
     /// The row of that key.
     fn row(&self, table: &'static str, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// For reads of many single rows.
+    fn moment(&self) -> Result<Box<dyn Moment + '_>, StoreError>;
 
     /// Rows whose key starts with `prefix` and is not below `from`, in order. Damaged rows are
     /// passed over, and told with [`StoreError::Damaged`] at the end.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `alarms` | `e` alarm id | [`Episode`] |
 //! | `alarms` | `p` alarm id | empty: the episode is not closed |
-//! | `alarms` | `h` alarm id, number of the chunk | [`Chunk`] of its messages |
+//! | `alarms` | `h` alarm id, number of the chunk | [`Chunk`] of its messages, when it is full |
 //! | `alarms` | `n` id of an instance or customer | open alarms, 8 bytes |
 //! | `alarms` | `w` first `seq` | [`Happening`], of events with an id: one without is its message |
 //! | `inventory` | `i` instance, `\0` subtype, `\0` item | JSON of the item as it is now |
@@ -17,7 +17,7 @@ use protocol::{
     parts::{EventParts, Parts},
     service::Severity,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::views::{Alarm, Event, Time};
@@ -26,7 +26,7 @@ use super::views::{Alarm, Event, Time};
 pub const ALARMS: &str = "alarms";
 /// Name of the module that keeps inventories.
 pub const INVENTORY: &str = "inventory";
-/// Messages in one chunk of an episode's history: a chunk is written anew with each of them.
+/// Messages in one chunk of an episode's history: until it is full, it is written with the episode.
 pub const CHUNK_MESSAGES: usize = 64;
 
 /// One alarm from opened to closed.
@@ -42,6 +42,9 @@ pub struct Episode {
     pub history: u64,
     /// Newest `(epoch, order)` that changed it.
     pub newest: (u64, u64),
+    /// The chunk of its history that is not full. None in rows of older versions: it has a row.
+    #[serde(default)]
+    pub recent: Chunk,
 }
 
 /// One event.
@@ -122,6 +125,18 @@ impl Chunk {
     /// The bytes of the row.
     pub fn into_row(self) -> Bytes {
         self.0.into()
+    }
+}
+
+impl Serialize for Chunk {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Chunk {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Bytes::deserialize(from).map(|bytes| Self(bytes.into()))
     }
 }
 

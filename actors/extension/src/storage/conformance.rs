@@ -22,7 +22,7 @@ type Check = fn(Make<'_>);
 /// # Panics
 /// Where a promise is not kept; the message says which.
 pub fn conformance(make: impl Fn() -> Arc<dyn QueueStore>) {
-    let checks: [(&str, Check); 11] = [
+    let checks: [(&str, Check); 12] = [
         ("an empty store holds nothing", empty),
         ("runs come oldest first and newest first", order_of_runs),
         ("a run is replaced and removed", replaced_runs),
@@ -31,6 +31,7 @@ pub fn conformance(make: impl Fn() -> Arc<dyn QueueStore>) {
         ("rows come in the order of their bytes", order_of_rows),
         ("rows are found by prefix and edge", rows_by_edge),
         ("tables are apart", tables_apart),
+        ("a moment reads what was committed before it", moment),
         ("changes apply in order and together", changes_in_order),
         ("a reader may read while it is called", nested_reads),
         ("other threads read what was committed", read_elsewhere),
@@ -117,6 +118,20 @@ fn empty(make: Make<'_>) {
     assert!(store.size().is_ok());
     assert!(store.compact().is_ok());
     assert!(store.fitting(&QueueName::new("up"), 100_000) <= 100_000);
+}
+
+fn moment(make: Make<'_>) {
+    let store = make();
+    commit(&*store, &[put_row("table", b"a", "1"), put_row("other", b"a", "2")]);
+    let text = |text: &'static str| Ok(Some(Bytes::from_static(text.as_bytes())));
+    let Ok(moment) = store.moment() else { panic!("a store that works has a moment") };
+    assert_eq!(moment.row("table", b"a"), text("1"));
+    assert_eq!(moment.row("other", b"a"), text("2"));
+    assert_eq!(moment.row("table", b"b"), Ok(None));
+    // It holds up nobody.
+    commit(&*store, &[remove_row("table", b"a")]);
+    drop(moment);
+    assert_eq!(store.moment().and_then(|moment| moment.row("table", b"a")), Ok(None));
 }
 
 fn order_of_runs(make: Make<'_>) {

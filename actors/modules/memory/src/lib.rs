@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use extension::storage::{
-    Change, Place, QueueName, QueueStore, StoreError, StoreSize, Value, Visit, VisitRow,
+    Change, Moment, Place, QueueName, QueueStore, StoreError, StoreSize, Value, Visit, VisitRow,
 };
 use protocol::Precedence;
 
@@ -89,6 +89,15 @@ impl MemoryStore {
         let range = state.1.range((Bound::Included((table, from)), Bound::Unbounded));
         let within = range.take_while(|((t, key), _)| *t == table && key.starts_with(prefix));
         within.map(|((_, key), (value, good))| (key.clone(), value.clone(), *good)).collect()
+    }
+}
+
+/// Each read is of its own moment.
+struct Now<'s>(&'s MemoryStore);
+
+impl Moment for Now<'_> {
+    fn row(&self, table: &'static str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.row(table, key)
     }
 }
 
@@ -192,6 +201,10 @@ impl QueueStore for MemoryStore {
             Some((_, false)) => Err(StoreError::Damaged(table)),
             None => Ok(None),
         }
+    }
+
+    fn moment(&self) -> Result<Box<dyn Moment + '_>, StoreError> {
+        Ok(Box::new(Now(self)))
     }
 
     fn rows(

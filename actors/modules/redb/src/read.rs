@@ -4,7 +4,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use extension::storage::{Place, QueueName, Value, Visit, VisitRow};
 use protocol::Precedence;
-use redb::ReadableDatabase;
+use redb::{ReadOnlyTable, ReadableDatabase};
 
 use crate::{
     engine::{Engine, ROWS, RUNS, as_slice},
@@ -23,6 +23,9 @@ pub(crate) enum Way {
     Down,
 }
 
+/// The table of rows at one moment.
+pub(crate) type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 impl Engine {
@@ -37,10 +40,19 @@ impl Engine {
         })
     }
 
-    pub(crate) fn row(&self, table: &'static str, key: &[u8]) -> Result<Option<Bytes>, Trouble> {
+    /// The rows as they are now.
+    pub(crate) fn rows(&self) -> Result<Rows, Trouble> {
+        guarded(|| Ok(self.db.begin_read()?.open_table(ROWS)?))
+    }
+
+    pub(crate) fn row(
+        &self,
+        rows: &Rows,
+        table: &'static str,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, Trouble> {
         let key = key::row(table, key);
         guarded(|| {
-            let rows = self.db.begin_read()?.open_table(ROWS)?;
             let Some(value) = rows.get(&key[..])? else { return Ok(None) };
             let frame = frame::read_at(value.value(), self.seed, Kind::Row, &key);
             let frame = frame.ok_or(Trouble::Row(table))?;

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use extension::storage::{
-    Change, Place, QueueName, QueueStore, StoreError, StoreSize, Visit, VisitRow,
+    Change, Moment, Place, QueueName, QueueStore, StoreError, StoreSize, Visit, VisitRow,
 };
 use protocol::Precedence;
 
@@ -18,7 +18,7 @@ use crate::{
     engine::{Engine, QUICK_REPAIR_FROM},
     frame::{self, Kind},
     home::Home,
-    read::Way,
+    read::{Rows, Way},
     trouble::{Trouble, guarded},
 };
 
@@ -243,6 +243,19 @@ impl RedbStore {
     }
 }
 
+/// One read transaction.
+struct OneMoment<'s> {
+    store: &'s RedbStore,
+    engine: Arc<Engine>,
+    rows: Rows,
+}
+
+impl Moment for OneMoment<'_> {
+    fn row(&self, table: &'static str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.store.told(&self.engine, self.engine.row(&self.rows, table, key))
+    }
+}
+
 fn put_bytes(change: &Change) -> u64 {
     match change {
         Change::PutRun { value, .. } => value.len() as u64 + PAGE as u64,
@@ -313,7 +326,13 @@ impl QueueStore for RedbStore {
     }
 
     fn row(&self, table: &'static str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.with(|engine| engine.row(table, key))
+        self.with(|engine| engine.row(&engine.rows()?, table, key))
+    }
+
+    fn moment(&self) -> Result<Box<dyn Moment + '_>, StoreError> {
+        let engine = self.engine()?;
+        let rows = self.told(&engine, engine.rows())?;
+        Ok(Box::new(OneMoment { store: self, engine, rows }))
     }
 
     fn rows(

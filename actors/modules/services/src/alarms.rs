@@ -176,32 +176,35 @@ fn say(episode: &mut Episode, comment: &Option<String>) {
 struct Known {
     standing: Standing,
     episode: Option<Episode>,
-    /// The chunk of the episode's history that is not full.
-    chunk: Chunk,
 }
 
 impl Known {
     fn read(draft: &Draft<'_>, key: &[u8]) -> Result<Self, ServiceError> {
         let standing: Option<Standing> = draft.row(key)?.and_then(|r| kept::from_row(&r));
-        let standing = standing.unwrap_or_default();
-        let Some(id) = standing.episode else { return Ok(Self { standing, ..Self::default() }) };
-        let episode = read(draft, id)?;
-        let number = episode.as_ref().map_or(0, |e| e.history / CHUNK_MESSAGES as u64);
-        let chunk = Chunk::of(draft.row(&kept::history_key(id, number))?.as_deref());
-        Ok(Self { standing, episode, chunk })
+        let mut known = Self { standing: standing.unwrap_or_default(), episode: None };
+        let Some(id) = known.standing.episode else { return Ok(known) };
+        known.episode = read(draft, id)?;
+        if let Some(episode) = &mut known.episode {
+            known.standing.follow(episode);
+            if episode.recent.is_empty() && !episode.history.is_multiple_of(CHUNK_MESSAGES as u64) {
+                let chunk = kept::history_key(id, episode.history / CHUNK_MESSAGES as u64);
+                episode.recent = Chunk::of(draft.row(&chunk)?.as_deref());
+            }
+        }
+        Ok(known)
     }
 
     /// Adds the message to the episode's history.
     fn remember(&mut self, draft: &mut Draft<'_>, received: &Received<'_>) {
         let Some(episode) = &mut self.episode else { return };
-        if episode.history.is_multiple_of(CHUNK_MESSAGES as u64) {
-            self.chunk = Chunk::default();
-        }
-        let number = episode.history / CHUNK_MESSAGES as u64;
-        self.chunk.push(received.message.header.id.precedence, received.seq);
-        episode.history += 1;
         let alarm = episode.alarm.alarm_id;
-        draft.put(kept::history_key(alarm, number), self.chunk.clone().into_row());
+        episode.recent.push(received.message.header.id.precedence, received.seq);
+        episode.history += 1;
+        if episode.history.is_multiple_of(CHUNK_MESSAGES as u64) {
+            let number = episode.history / CHUNK_MESSAGES as u64 - 1;
+            let full = std::mem::take(&mut episode.recent);
+            draft.put(kept::history_key(alarm, number), full.into_row());
+        }
         draft.put(kept::episode_key(alarm), kept::to_row(episode));
     }
 }
@@ -222,6 +225,7 @@ fn alarm(
     let before = known.episode.as_ref().and_then(|e| e.closes_at);
     // A closing message that closes nothing is remembered: what it overtook is late.
     let newer = order > known.standing.newest && occurred_at >= known.standing.occurred_at;
+    let mut says = newer;
     match (verdict, &mut known.episode) {
         (Verdict::Opens, _) | (Verdict::Changes, None) => {
             let alarm = episode::alarm_id(received.stored_at, received.seq);
@@ -233,11 +237,15 @@ fn alarm(
         }
         (Verdict::Changes, Some(episode)) => {
             episode::changed(episode, id, &about, said, received.replayed);
+            // The episode says it.
+            says = false;
         }
         (Verdict::History, _) => {}
     }
     if newer {
         (known.standing.newest, known.standing.occurred_at) = (order, occurred_at);
+    }
+    if says {
         draft.put(key.clone(), kept::to_row(&known.standing));
     }
     if let Some(episode) = &known.episode {

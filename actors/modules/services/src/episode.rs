@@ -1,5 +1,8 @@
 //! What a message makes of an alarm (contract §1, `delivery.md` §1). Pure.
-use extension::records::{Alarm, AlarmState, Time, kept::Episode};
+use extension::records::{
+    Alarm, AlarmState, Time,
+    kept::{Chunk, Episode},
+};
 use protocol::{MessageId, parts::AlarmParts, service::State};
 use uuid::Uuid;
 
@@ -14,6 +17,15 @@ pub(crate) struct Standing {
     pub(crate) occurred_at: i64,
     /// The last episode; none: only a closing message came so far.
     pub(crate) episode: Option<Uuid>,
+}
+
+impl Standing {
+    /// What changed the episode last may stand in its row only.
+    pub(crate) fn follow(&mut self, episode: &Episode) {
+        if episode.newest > self.newest {
+            (self.newest, self.occurred_at) = (episode.newest, episode.alarm.occurred_at.0);
+        }
+    }
 }
 
 /// What becomes of a message.
@@ -60,6 +72,7 @@ pub(crate) fn opened(
         closes_at: closes_at(&about, said),
         history: 0,
         newest: about.order,
+        recent: Chunk::default(),
         alarm: Alarm {
             alarm_id: id,
             message_id,

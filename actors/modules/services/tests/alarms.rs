@@ -6,9 +6,9 @@ use common::{Bench, alarm, message, proxy};
 use extension::{
     records::{
         Alarm, AlarmState, Time,
-        kept::{self, Chunk, Episode, Happening},
+        kept::{self, CHUNK_MESSAGES, Chunk, Episode, Happening},
     },
-    service::{ByHand, ByHandError, Handwork, ServiceModule},
+    service::{ByHand, ByHandError, Effect, Handwork, Rows, ServiceModule},
 };
 use module_services::Alarms;
 use protocol::{
@@ -29,10 +29,16 @@ fn open(bench: &Bench<Alarms>) -> usize {
     bench.table.under(b'p').len()
 }
 
-fn history(bench: &Bench<Alarms>, alarm: &Alarm) -> usize {
+/// Numbers of an alarm's messages: full chunks have rows, the rest stands with the episode.
+fn history(bench: &Bench<Alarms>, alarm: &Alarm) -> Vec<u64> {
     let rows = bench.table.under(b'h');
     let mine = rows.iter().filter(|(k, _)| k[1..17] == *alarm.alarm_id.as_bytes());
-    mine.map(|(_, v)| Chunk::of(Some(v)).len()).sum()
+    let mut chunks: Vec<Chunk> = mine.map(|(_, v)| Chunk::of(Some(v))).collect();
+    assert!(chunks.iter().all(|chunk| chunk.len() == CHUNK_MESSAGES));
+    let row = bench.table.row(&kept::episode_key(alarm.alarm_id)).unwrap().unwrap();
+    chunks.push(kept::from_row::<Episode>(&row).unwrap().recent);
+    let places = |chunk: &Chunk| (0..chunk.len()).map(|at| chunk.get(at).unwrap().1).collect();
+    chunks.iter().flat_map::<Vec<u64>, _>(places).collect()
 }
 
 fn by_hand(bench: &mut Bench<Alarms>, what: Handwork) -> Result<(), ByHandError> {
@@ -57,7 +63,7 @@ fn repeats_count_and_the_newest_message_shows() {
     assert_eq!((alarm.opened_at, alarm.occurred_at), (Time(100), Time(200)));
     assert_eq!((alarm.message_id, &*alarm.instance), (newest, "192.0.2.7"));
     assert_eq!(alarm.instance_id, proxy().child(1).unwrap().child(17).unwrap());
-    assert_eq!(history(&bench, alarm), 2);
+    assert_eq!(history(&bench, alarm), [1, 2]);
 }
 
 #[test]
@@ -112,7 +118,7 @@ fn what_comes_late_is_only_history() {
         (alarm.count, alarm.severity, alarm.state),
         (1, Severity::Minor, AlarmState::Opened)
     );
-    assert_eq!(history(&bench, alarm), 3);
+    assert_eq!(history(&bench, alarm), [1, 2, 3]);
 }
 
 #[test]
@@ -123,7 +129,7 @@ fn closing_twice_closes_once() {
     bench.take(3, 300, alarm("1", Severity::Minor, State::Closed));
     let [alarm] = &episodes(&bench)[..] else { panic!("one alarm") };
     assert_eq!((alarm.count, alarm.closed_at), (2, Some(Time(200))));
-    assert_eq!(history(&bench, alarm), 3);
+    assert_eq!(history(&bench, alarm), [1, 2, 3]);
 }
 
 #[test]
@@ -203,6 +209,52 @@ fn events_with_one_id_are_one_and_show_the_latest() {
         rows.iter().map(|(_, v)| kept::from_row::<Happening>(v).unwrap().event).collect();
     assert_eq!(events.len(), 2);
     assert_eq!((events[0].count, &*events[0].text), (2, "second"));
+}
+
+#[test]
+fn a_long_history_is_kept_in_chunks() {
+    let mut bench = bench();
+    let last = 2 * CHUNK_MESSAGES as u64 + 3;
+    for order in 1..=last {
+        bench.take(order, order as i64, alarm("1", Severity::Minor, State::Opened));
+    }
+    let [alarm] = &episodes(&bench)[..] else { panic!("one alarm") };
+    assert_eq!(history(&bench, alarm), (1..=last).collect::<Vec<_>>());
+}
+
+/// An episode as the version before wrote it.
+#[derive(serde::Serialize)]
+struct Before {
+    alarm: Alarm,
+    acknowledged_severity: Option<Severity>,
+    closes_at: Option<i64>,
+    history: u64,
+    newest: (u64, u64),
+}
+
+#[test]
+fn an_alarm_of_an_older_version_goes_on() {
+    let mut bench = bench();
+    bench.take(1, 100, alarm("1", Severity::Minor, State::Opened));
+    bench.take(2, 200, alarm("1", Severity::Minor, State::Updated));
+    let (key, row) = bench.table.under(b'e').remove(0);
+    let now: Episode = kept::from_row(&row).unwrap();
+    let id = now.alarm.alarm_id;
+    let Episode {
+        alarm: shown, acknowledged_severity, closes_at, history: messages, newest, ..
+    } = now.clone();
+    let before =
+        Before { alarm: shown, acknowledged_severity, closes_at, history: messages, newest };
+    bench.table.apply(vec![
+        Effect::Put { key, value: kept::to_row(&before) },
+        Effect::Put { key: kept::history_key(id, 0), value: now.recent.into_row() },
+    ]);
+    bench.module = Alarms::default();
+    bench.take(3, 300, alarm("1", Severity::Major, State::Closed));
+    let [closed] = &episodes(&bench)[..] else { panic!("one alarm") };
+    assert_eq!((closed.count, closed.state), (3, AlarmState::Closed));
+    let row = bench.table.row(&kept::episode_key(id)).unwrap().unwrap();
+    assert_eq!(kept::from_row::<Episode>(&row).unwrap().recent.len(), 3);
 }
 
 // DAT-10: an alarm of any platform is handled by its types.

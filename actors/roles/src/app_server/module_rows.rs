@@ -1,5 +1,6 @@
 //! Rows of one service module as they will be when the effects so far are committed.
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
 };
@@ -7,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use extension::{
     service::{Rows, ServiceError},
-    storage::{Change, QueueStore, StoreError},
+    storage::{Change, Moment, QueueStore, StoreError},
 };
 
 use super::rows::{SERVICES, service_key};
@@ -15,13 +16,15 @@ use super::rows::{SERVICES, service_key};
 /// A module's rows with drafted changes on them.
 pub(crate) struct ModuleRows<'s> {
     store: &'s dyn QueueStore,
+    /// From the first read of a batch on: what others write meanwhile is for the next batch.
+    moment: OnceCell<Box<dyn Moment + 's>>,
     module: &'s str,
     drafted: BTreeMap<Bytes, Option<Bytes>>,
 }
 
 impl<'s> ModuleRows<'s> {
     pub(crate) fn of(store: &'s dyn QueueStore, module: &'s str) -> Self {
-        Self { store, module, drafted: BTreeMap::new() }
+        Self { store, moment: OnceCell::new(), module, drafted: BTreeMap::new() }
     }
 
     pub(crate) fn draft(&mut self, key: Bytes, value: Option<Bytes>) {
@@ -51,7 +54,14 @@ impl Rows for ModuleRows<'_> {
         if let Some(drafted) = self.drafted.get(key) {
             return Ok(drafted.clone());
         }
-        self.store.row(SERVICES, &service_key(self.module, key)).map_err(failed)
+        let moment = match self.moment.get() {
+            Some(moment) => moment,
+            None => {
+                let moment = self.store.moment().map_err(failed)?;
+                self.moment.get_or_init(|| moment)
+            }
+        };
+        moment.row(SERVICES, &service_key(self.module, key)).map_err(failed)
     }
 
     fn rows(&self, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ServiceError> {

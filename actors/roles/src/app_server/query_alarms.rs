@@ -98,6 +98,9 @@ impl Desk {
         while at > 0 && items.len() < paging.limit {
             at -= 1;
             let number = at / CHUNK_MESSAGES as u64;
+            if chunk.is_none() && !episode.recent.is_empty() {
+                chunk = Some((episode.history / CHUNK_MESSAGES as u64, episode.recent.clone()));
+            }
             if chunk.as_ref().is_none_or(|(n, _)| *n != number) {
                 let key = service_key(ALARMS, &kept::history_key(id, number));
                 chunk = Some((number, Chunk::of(self.row(SERVICES, &key)?.as_deref())));

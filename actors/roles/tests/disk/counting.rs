@@ -6,7 +6,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use extension::storage::{
-    Change, Place, QueueName, QueueStore, StoreError, StoreSize, Visit, VisitRow,
+    Change, Moment, Place, QueueName, QueueStore, StoreError, StoreSize, Visit, VisitRow,
 };
 use protocol::Precedence;
 
@@ -67,6 +67,10 @@ impl QueueStore for Counting {
 
     fn row(&self, table: &'static str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.store.row(table, key)
+    }
+
+    fn moment(&self) -> Result<Box<dyn Moment + '_>, StoreError> {
+        self.store.moment()
     }
 
     fn rows(
