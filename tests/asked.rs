@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sandbox::{Up, callhome, chain::Chain, small::Small, text, wait_for};
+use integrator_api::Options;
+use integrator_api::{ActionRequest, Call, Callback, CallbackError, Client, Handler, InstanceCall};
+use sandbox::{Up, callhome, chain::Chain, request, small::Small, text, wait_for};
 use serde_json::Value;
 
 const PROXY: usize = 0;
@@ -157,4 +159,82 @@ fn a_message_is_found_where_it_stands_and_who_says_nothing_is_named() {
         (json(&trace(&unseen, "5"))["state"] == "delivered").then_some(())
     });
     chain.stop(PROXY);
+}
+
+/// Takes actions, as far as it is there.
+struct Takes;
+
+impl Handler for Takes {
+    fn callbacks(&self) -> Vec<Callback> {
+        vec![Callback::Action]
+    }
+
+    fn action(&self, _: ActionRequest) -> Result<i64, CallbackError> {
+        Ok(0)
+    }
+}
+
+/// Messages in the queues of a node, but those set aside: they have ended.
+fn standing(chain: &Chain, node: usize) -> u64 {
+    let rows = chain.queues(node);
+    let held = rows.iter().filter(|row| row["queue"] != "set-aside");
+    held.map(|row| row["messages"].as_u64().unwrap()).sum()
+}
+
+// RTE-5: what goes down is in custody, too: in the account of each node as long as it stands there,
+// and found by its id.
+#[test]
+fn an_action_that_waits_is_in_the_account_and_found_where_it_waits() {
+    let mut chain = Chain::start("");
+    let policy = "<policy xmlns=\"urn:callhome:config:1\">\
+        <rule what=\"action\" name=\"restart\" decision=\"allow\"/></policy>";
+    std::fs::write(chain.nodes[PROXY].folder.join("policy.xml"), policy).unwrap();
+    chain.kill(PROXY);
+    let client = |chain: &Chain| {
+        Client::open(Options::new(chain.socket(), "plant", "1").handler(Takes)).unwrap()
+    };
+    let there = client(&chain);
+    let instance = InstanceCall { instance: "press-1".into(), capabilities: None };
+    there.send(Call::Instance(instance)).wait().unwrap();
+    let target = wait_for("the instance at the server", || {
+        let list = chain.api("/instances?limit=10");
+        list["items"].as_array()?.first()?["instance_id"].as_str().map(str::to_owned)
+    });
+    drop(there);
+    let headers = format!(
+        "Authorization: Bearer {}\r\nContent-Type: application/json\r\n\
+        Idempotency-Key: action-1\r\n",
+        chain.token()
+    );
+    let body = format!("{{\"targets\":[\"{target}\"],\"name\":\"restart\"}}");
+    let (status, said) = request(&chain.server(), "POST /api/v1/actions", &headers, &body);
+    assert!((200..300).contains(&status), "{status}: {said}");
+    let made: Value = serde_json::from_str(&said).unwrap();
+    let message = made["items"][0]["message_id"].as_str().unwrap().to_owned();
+    let data = chain.nodes[3].folder.display().to_string();
+    let traced = || callhome(&["trace", &message, "--data", &data]);
+    let trace = || json(&callhome(&["trace", &message, "--data", &data, "-o", "json"]));
+    wait_for("the action at the proxy", || {
+        let trace = trace();
+        let waits = trace["node_id"].as_str().is_some_and(|node| target.starts_with(node));
+        (waits && trace["state"] == "queued").then_some(())
+    });
+    let table = text(&traced().stdout);
+    assert!(table.contains(" in local/plant"), "{table}");
+    let names = ["proxy", "mlm", "applications-mlm", "app-server"];
+    wait_for("accounts that say what stands where", || {
+        let ledgers = json(&callhome(&["ledger", "--data", &data, "-o", "json"]));
+        let queued = |node: &str| account(&ledgers, node)["queued"].as_u64().unwrap();
+        let balanced = ledgers.as_array()?.iter().all(|ledger| ledger["balanced"] == true);
+        assert!(balanced, "{ledgers}");
+        // Removals ride on later commits: a moment long more stands in a queue than will stay.
+        let still = names.iter().enumerate().all(|(i, node)| queued(node) == standing(&chain, i));
+        (still && queued("proxy") == 1 && names[1..].iter().all(|n| queued(n) == 0)).then_some(())
+    });
+    let back = client(&chain);
+    wait_for("the action done", || (trace()["state"] == "delivered").then_some(()));
+    wait_for("nothing to stand anywhere", || {
+        (0..names.len()).all(|i| standing(&chain, i) == 0).then_some(())
+    });
+    drop(back);
 }

@@ -42,7 +42,8 @@ async fn settle_and_balance(chain: &Chain, sent: usize) {
 fn messages_of_an_outage_arrive_in_order() {
     run(async {
         let chain = Chain::start(2, ROOMY);
-        *chain.faults.lock().unwrap() = Faults { lose_request: 1000, lose_answer: 0 };
+        *chain.faults.lock().unwrap() =
+            Faults { lose_request: 1000, lose_answer: 0, ..Faults::default() };
         for i in 0..1000 {
             let message = alarm(chain.nodes[0].identity(), &format!("{i:04}"), Normal);
             assert!(matches!(chain.nodes[0].keep(&message).await, Some(Kept::Stored(_))));
@@ -59,7 +60,8 @@ fn messages_of_an_outage_arrive_in_order() {
 fn urgent_leaves_first() {
     run(async {
         let chain = Chain::start(2, ROOMY);
-        *chain.faults.lock().unwrap() = Faults { lose_request: 1000, lose_answer: 0 };
+        *chain.faults.lock().unwrap() =
+            Faults { lose_request: 1000, lose_answer: 0, ..Faults::default() };
         // The link takes the first of each into its hands before it knows that nobody answers.
         tokio::time::sleep(Duration::from_millis(50)).await;
         for (text, precedence) in [("c", Bulk), ("b", Normal), ("a", Urgent)] {
@@ -83,7 +85,8 @@ fn nothing_is_lost_or_doubled_on_a_bad_day() {
     run(async {
         supervision::drill::enable();
         let chain = Chain::start(4, ROOMY);
-        *chain.faults.lock().unwrap() = Faults { lose_request: 100, lose_answer: 150 };
+        *chain.faults.lock().unwrap() =
+            Faults { lose_request: 100, lose_answer: 150, ..Faults::default() };
         let mut sent = 0;
         for round in 0..400 {
             let message = alarm(chain.nodes[0].identity(), &format!("{round}"), Normal);

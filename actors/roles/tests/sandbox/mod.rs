@@ -19,7 +19,7 @@ use module_memory::MemoryStore;
 use protocol::{
     Header, Infrastructure, Message, MessageId, Precedence, RemoteId,
     ends::EndReport,
-    exchange::Outcome,
+    exchange::{Exchange, Outcome},
     heartbeat::Mode,
     message::{Channel, Classification, Messages, Persistence, SourceType, Unnumbered},
     service::{Alarm, Payload, Service, Severity, State},
@@ -151,6 +151,19 @@ impl Keeper for TestKeeper {
 pub struct Faults {
     pub lose_request: u64,
     pub lose_answer: u64,
+    pub away: Away,
+}
+
+/// Whom a parent that is away leaves alone.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Away {
+    /// It is there.
+    #[default]
+    No,
+    /// Nobody reaches it.
+    All,
+    /// It is there again for what carries nothing; and then for all.
+    UntilEmpty,
 }
 
 /// A link in memory to the doors of other nodes by name.
@@ -172,6 +185,10 @@ impl Protocol for MemoryLink {
         hold: Duration,
     ) -> Result<Bytes, ExchangeError> {
         let faults = *self.faults.lock().expect("test");
+        let carries = Exchange::decode(&body).is_ok_and(|exchange| exchange.number > 0);
+        if faults.away == Away::All || (faults.away == Away::UntilEmpty && carries) {
+            return Err(ExchangeError::Unreachable("away".to_owned()));
+        }
         let dice = random() % 1000;
         if dice < faults.lose_request {
             return Err(ExchangeError::Unknown("request lost".to_owned()));
@@ -180,6 +197,9 @@ impl Protocol for MemoryLink {
         let door = door.ok_or_else(|| ExchangeError::Unreachable(url.to_owned()))?;
         let peer = Peer { id: None, address: None };
         let answer = door.knock(peer, body, hold.min(Duration::from_millis(200))).await;
+        if faults.away == Away::UntilEmpty {
+            self.faults.lock().expect("test").away = Away::No;
+        }
         if dice < faults.lose_request + faults.lose_answer {
             return Err(ExchangeError::Unknown("answer lost".to_owned()));
         }
@@ -236,6 +256,11 @@ pub const ROOMY: Limits = Limits { total: 1 << 30, each: [u64::MAX; 3] };
 impl Chain {
     /// Starts `length` nodes; node 0 is the lowest.
     pub fn start(length: u32, limits: Limits) -> Self {
+        Self::start_with(length, limits, random)
+    }
+
+    /// As `start`, with other dice for the links.
+    pub fn start_with(length: u32, limits: Limits, random: fn() -> u64) -> Self {
         let name = format!("chain-{}", CHAINS.fetch_add(1, Ordering::Relaxed));
         let doors = Arc::new(Mutex::new(BTreeMap::new()));
         let faults = Arc::new(Mutex::new(Faults::default()));
