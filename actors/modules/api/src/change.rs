@@ -65,21 +65,21 @@ fn read_comment(body: &[u8]) -> Result<Comment, Problem> {
 }
 
 pub(crate) async fn acknowledge(request: HttpRequest, api: Shared, body: Bytes) -> Answered {
-    filters::none(request.query_string())?;
+    filters::read(request.query_string(), filters::none)?;
     let (id, by, body) = (uuid(&request)?, caller(&request)?, read_comment(&body)?);
     let done = api.records.acknowledge(id, &by.who, body.comment.as_deref());
     shown(&request, &api.ask(&format!("alarm {id}"), 0, done).await?)
 }
 
 pub(crate) async fn unacknowledge(request: HttpRequest, api: Shared) -> Answered {
-    filters::none(request.query_string())?;
+    filters::read(request.query_string(), filters::none)?;
     let (id, by) = (uuid(&request)?, caller(&request)?);
     let done = api.records.unacknowledge(id, &by.who);
     shown(&request, &api.ask(&format!("alarm {id}"), 0, done).await?)
 }
 
 pub(crate) async fn silence(request: HttpRequest, api: Shared, body: Bytes) -> Answered {
-    filters::none(request.query_string())?;
+    filters::read(request.query_string(), filters::none)?;
     let (id, by, body) = (uuid(&request)?, caller(&request)?, read::<Silence>(&body)?);
     comment(body.comment.as_deref())?;
     if body.until.0 <= jiff::Timestamp::now().as_millisecond() {
@@ -91,21 +91,21 @@ pub(crate) async fn silence(request: HttpRequest, api: Shared, body: Bytes) -> A
 }
 
 pub(crate) async fn unsilence(request: HttpRequest, api: Shared) -> Answered {
-    filters::none(request.query_string())?;
+    filters::read(request.query_string(), filters::none)?;
     let (id, by) = (uuid(&request)?, caller(&request)?);
     let done = api.records.unsilence(id, &by.who);
     shown(&request, &api.ask(&format!("alarm {id}"), 0, done).await?)
 }
 
 pub(crate) async fn close(request: HttpRequest, api: Shared, body: Bytes) -> Answered {
-    filters::none(request.query_string())?;
+    filters::read(request.query_string(), filters::none)?;
     let (id, by, body) = (uuid(&request)?, caller(&request)?, read_comment(&body)?);
     let done = api.records.close(id, &by.who, body.comment.as_deref());
     shown(&request, &api.ask(&format!("alarm {id}"), 0, done).await?)
 }
 
 pub(crate) async fn register_customer(request: HttpRequest, api: Shared, body: Bytes) -> Answered {
-    filters::none(request.query_string())?;
+    filters::read(request.query_string(), filters::none)?;
     let new: NewCustomer = read(&body)?;
     if new.customer.trim().is_empty() || new.customer.len() > NAME_BYTES_MAX {
         let detail = format!("is a name of 1 to {NAME_BYTES_MAX} bytes");
@@ -125,7 +125,7 @@ pub(crate) async fn register_customer(request: HttpRequest, api: Shared, body: B
 }
 
 pub(crate) async fn request_actions(request: HttpRequest, api: Shared, body: Bytes) -> Answered {
-    filters::none(request.query_string())?;
+    filters::read(request.query_string(), filters::none)?;
     let by = caller(&request)?;
     let wanted: ActionRequest = read(&body)?;
     check(&wanted)?;

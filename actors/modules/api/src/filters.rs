@@ -4,91 +4,50 @@ use extension::records::{
     MessageFilter, NodeFilter, Paging, StreamFilter, Topic, WAIT_S_MAX,
 };
 
-use crate::{
-    problem::{Problem, Wrong},
-    query::Query,
-};
+use crate::{problem::Problem, query::Query};
 
 /// Seconds to wait for nodes where the caller says nothing (openapi.json).
 pub const WAIT_S_DEFAULT: u64 = 5;
 
-const PAGING: &[&str] = &["limit", "cursor"];
-const NODES: &[&str] = &["limit", "cursor", "customer", "state"];
-const INTEGRATORS: &[&str] = &["limit", "cursor", "customer", "node", "state"];
-const INSTANCES: &[&str] =
-    &["limit", "cursor", "customer", "node", "integrator", "instance", "state"];
-const ALARMS: &[&str] = &[
-    "limit",
-    "cursor",
-    "customer",
-    "node",
-    "integrator",
-    "instance",
-    "type",
-    "severity",
-    "severity_min",
-    "state",
-    "text",
-    "since",
-    "until",
-];
-const MESSAGES: &[&str] = &[
-    "limit",
-    "cursor",
-    "customer",
-    "node",
-    "integrator",
-    "instance",
-    "class",
-    "subclass",
-    "text",
-    "since",
-    "until",
-];
-const LEDGER: &[&str] = &["limit", "cursor", "customer", "node", "wait_s"];
-const ACTIONS: &[&str] =
-    &["limit", "cursor", "customer", "node", "instance", "state", "since", "until"];
-const TRACE: &[&str] = &["wait_s"];
-const STREAM: &[&str] = &["topic", "customer", "instance", "severity_min", "class"];
-
-/// No parameters at all.
-pub fn none(raw: &str) -> Result<(), Problem> {
-    Query::parse(raw, &[]).end(())
+/// Reads a query string with one of the functions below; all mistakes are told at once.
+///
+/// # Errors
+/// Something in it is wrong, or not known there.
+pub fn read<T>(raw: &str, of: impl FnOnce(&mut Query) -> T) -> Result<T, Problem> {
+    let mut query = Query::parse(raw);
+    let value = of(&mut query);
+    query.end(value)
 }
 
+/// No parameters at all.
+pub fn none(_: &mut Query) {}
+
 /// Paging alone.
-pub fn paging(raw: &str) -> Result<Paging, Problem> {
-    let mut query = Query::parse(raw, PAGING);
-    let paging = query.paging();
-    query.end(paging)
+pub fn paging(query: &mut Query) -> Paging {
+    query.paging()
 }
 
 /// Of nodes.
-pub fn nodes(raw: &str) -> Result<(NodeFilter, Paging), Problem> {
-    let mut query = Query::parse(raw, NODES);
+pub fn nodes(query: &mut Query) -> (NodeFilter, Paging) {
     let filter = NodeFilter {
         customer: query.one("customer"),
         state: query.words("state", &["registering", "operational", "silent", "removed", "all"]),
     };
-    let paging = query.paging();
-    query.end((filter, paging))
+    (filter, query.paging())
 }
 
 /// Of integrators.
-pub fn integrators(raw: &str) -> Result<(IntegratorFilter, Paging), Problem> {
-    let mut query = Query::parse(raw, INTEGRATORS);
+pub fn integrators(query: &mut Query) -> (IntegratorFilter, Paging) {
     let filter = IntegratorFilter {
         customer: query.one("customer"),
         node: query.one("node"),
         state: query.words("state", &["registering", "connected", "away", "all"]),
     };
-    let paging = query.paging();
-    query.end((filter, paging))
+    (filter, query.paging())
 }
 
 /// Of support instances.
-pub fn instances(raw: &str) -> Result<(InstanceFilter, Paging), Problem> {
-    let mut query = Query::parse(raw, INSTANCES);
+pub fn instances(query: &mut Query) -> (InstanceFilter, Paging) {
     let filter = InstanceFilter {
         customer: query.one("customer"),
         node: query.one("node"),
@@ -96,22 +55,20 @@ pub fn instances(raw: &str) -> Result<(InstanceFilter, Paging), Problem> {
         instance: query.many("instance"),
         state: query.words("state", &["registering", "active", "removed", "deleting", "all"]),
     };
-    let paging = query.paging();
-    query.end((filter, paging))
+    (filter, query.paging())
 }
 
 /// Of alarms.
-pub fn alarms(raw: &str) -> Result<(AlarmFilter, Paging), Problem> {
-    alarms_or_events(raw, &["opened", "acknowledged", "closed", "all"])
+pub fn alarms(query: &mut Query) -> (AlarmFilter, Paging) {
+    alarms_or_events(query, &["opened", "acknowledged", "closed", "all"])
 }
 
 /// Of events.
-pub fn events(raw: &str) -> Result<(EventFilter, Paging), Problem> {
-    alarms_or_events(raw, &["opened", "updated", "acknowledged", "closed", "all"])
+pub fn events(query: &mut Query) -> (EventFilter, Paging) {
+    alarms_or_events(query, &["opened", "updated", "acknowledged", "closed", "all"])
 }
 
-fn alarms_or_events(raw: &str, states: &[&str]) -> Result<(AlarmFilter, Paging), Problem> {
-    let mut query = Query::parse(raw, ALARMS);
+fn alarms_or_events(query: &mut Query, states: &[&str]) -> (AlarmFilter, Paging) {
     let filter = AlarmFilter {
         customer: query.one("customer"),
         node: query.one("node"),
@@ -125,13 +82,11 @@ fn alarms_or_events(raw: &str, states: &[&str]) -> Result<(AlarmFilter, Paging),
         since: query.read("since"),
         until: query.read("until"),
     };
-    let paging = query.paging();
-    query.end((filter, paging))
+    (filter, query.paging())
 }
 
 /// Of messages.
-pub fn messages(raw: &str) -> Result<(MessageFilter, Paging), Problem> {
-    let mut query = Query::parse(raw, MESSAGES);
+pub fn messages(query: &mut Query) -> (MessageFilter, Paging) {
     let filter = MessageFilter {
         customer: query.one("customer"),
         node: query.one("node"),
@@ -143,22 +98,17 @@ pub fn messages(raw: &str) -> Result<(MessageFilter, Paging), Problem> {
         since: query.read("since"),
         until: query.read("until"),
     };
-    let paging = query.paging();
-    query.end((filter, paging))
+    (filter, query.paging())
 }
 
 /// Of ledgers, and how long to wait for nodes, seconds.
-pub fn ledger(raw: &str) -> Result<(LedgerFilter, Paging, u64), Problem> {
-    let mut query = Query::parse(raw, LEDGER);
+pub fn ledger(query: &mut Query) -> (LedgerFilter, Paging, u64) {
     let filter = LedgerFilter { customer: query.one("customer"), node: query.one("node") };
-    let paging = query.paging();
-    let wait_s = query.number("wait_s", 0, WAIT_S_MAX).unwrap_or(WAIT_S_DEFAULT);
-    query.end((filter, paging, wait_s))
+    (filter, query.paging(), wait_s(query))
 }
 
 /// Of actions.
-pub fn actions(raw: &str) -> Result<(ActionFilter, Paging), Problem> {
-    let mut query = Query::parse(raw, ACTIONS);
+pub fn actions(query: &mut Query) -> (ActionFilter, Paging) {
     let states = &["queued", "asked", "sent", "answered", "refused", "expired", "all"];
     let filter = ActionFilter {
         customer: query.one("customer"),
@@ -168,51 +118,37 @@ pub fn actions(raw: &str) -> Result<(ActionFilter, Paging), Problem> {
         since: query.read("since"),
         until: query.read("until"),
     };
-    let paging = query.paging();
-    query.end((filter, paging))
+    (filter, query.paging())
 }
 
 /// How long a trace waits for nodes, seconds.
-pub fn trace(raw: &str) -> Result<u64, Problem> {
-    let mut query = Query::parse(raw, TRACE);
-    let wait_s = query.number("wait_s", 0, WAIT_S_MAX).unwrap_or(WAIT_S_DEFAULT);
-    query.end(wait_s)
+pub fn wait_s(query: &mut Query) -> u64 {
+    query.number("wait_s", 0, WAIT_S_MAX).unwrap_or(WAIT_S_DEFAULT)
 }
 
 /// Of the stream; at least one topic.
-pub fn stream(raw: &str) -> Result<StreamFilter, Problem> {
-    let mut query = Query::parse(raw, STREAM);
-    let words = ["alarms", "events", "messages", "nodes", "ledger", "actions"];
-    let mut topics: Vec<Topic> = Vec::new();
-    for word in query.words("topic", &words) {
-        let topic = match word.as_str() {
-            "alarms" => Topic::Alarms,
-            "events" => Topic::Events,
-            "messages" => Topic::Messages,
-            "nodes" => Topic::Nodes,
-            "ledger" => Topic::Ledger,
-            "actions" => Topic::Actions,
-            // `words` has said so already.
-            _ => continue,
-        };
-        if !topics.contains(&topic) {
-            topics.push(topic);
-        }
+pub fn stream(query: &mut Query) -> StreamFilter {
+    const TOPICS: [(&str, Topic); 6] = [
+        ("alarms", Topic::Alarms),
+        ("events", Topic::Events),
+        ("messages", Topic::Messages),
+        ("nodes", Topic::Nodes),
+        ("ledger", Topic::Ledger),
+        ("actions", Topic::Actions),
+    ];
+    let words = TOPICS.map(|(word, _)| word);
+    let asked = query.words("topic", &words);
+    if asked.is_empty() {
+        query.wrong("topic", format!("is missing; one or more of {}", words.join(" ")));
     }
-    let none = topics.is_empty();
-    let filter = StreamFilter {
-        topics,
+    let is_asked = |(word, _): &(&str, Topic)| asked.iter().any(|asked| asked == word);
+    StreamFilter {
+        topics: TOPICS.into_iter().filter(is_asked).map(|(_, topic)| topic).collect(),
         customer: query.one("customer"),
         instance: query.many("instance"),
         severity_min: query.read("severity_min"),
         class: query.many("class"),
-    };
-    let filter = query.end(filter)?;
-    if none {
-        let detail = format!("is missing; one or more of {}", words.join(" "));
-        return Err(Problem::malformed(vec![Wrong::at("topic", detail)]));
     }
-    Ok(filter)
 }
 
 #[cfg(test)]
@@ -222,20 +158,25 @@ mod tests {
     use proptest::prelude::*;
 
     /// The parameters of the GET at a path of openapi.json.
-    fn known(path: &str) -> &'static [&'static str] {
+    fn known(path: &str) -> Vec<&'static str> {
+        let mut query = Query::default();
         match path {
-            "/customers" | "/alarms/{alarm_id}/history" => PAGING,
-            "/nodes" => NODES,
-            "/integrators" => INTEGRATORS,
-            "/instances" => INSTANCES,
-            "/alarms" | "/events" => ALARMS,
-            "/messages" => MESSAGES,
-            "/ledger" => LEDGER,
-            "/actions" => ACTIONS,
-            "/trace/{message_id}" => TRACE,
-            "/stream" => STREAM,
-            _ => &[],
+            "/customers" | "/alarms/{alarm_id}/history" => drop(paging(&mut query)),
+            "/nodes" => drop(nodes(&mut query)),
+            "/integrators" => drop(integrators(&mut query)),
+            "/instances" => drop(instances(&mut query)),
+            "/alarms" => drop(alarms(&mut query)),
+            "/events" => drop(events(&mut query)),
+            "/messages" => drop(messages(&mut query)),
+            "/ledger" => drop(ledger(&mut query)),
+            "/actions" => drop(actions(&mut query)),
+            "/trace/{message_id}" => {
+                wait_s(&mut query);
+            }
+            "/stream" => drop(stream(&mut query)),
+            _ => none(&mut query),
         }
+        query.asked().to_vec()
     }
 
     /// The document and the code name the same parameters.
@@ -254,7 +195,7 @@ mod tests {
                 named.push(name);
             }
             named.sort_unstable();
-            let mut known = known(served.path).to_vec();
+            let mut known = known(served.path);
             known.sort_unstable();
             assert_eq!(named, known, "{}", served.path);
         }
@@ -274,37 +215,38 @@ mod tests {
 
     type Reader = fn(&str) -> Option<Problem>;
     const READERS: &[Reader] = &[
-        |raw| none(raw).err(),
-        |raw| paging(raw).err(),
-        |raw| nodes(raw).err(),
-        |raw| integrators(raw).err(),
-        |raw| instances(raw).err(),
-        |raw| alarms(raw).err(),
-        |raw| events(raw).err(),
-        |raw| messages(raw).err(),
-        |raw| ledger(raw).err(),
-        |raw| actions(raw).err(),
-        |raw| trace(raw).err(),
-        |raw| stream(raw).err(),
+        |raw| read(raw, none).err(),
+        |raw| read(raw, paging).err(),
+        |raw| read(raw, nodes).err(),
+        |raw| read(raw, integrators).err(),
+        |raw| read(raw, instances).err(),
+        |raw| read(raw, alarms).err(),
+        |raw| read(raw, events).err(),
+        |raw| read(raw, messages).err(),
+        |raw| read(raw, ledger).err(),
+        |raw| read(raw, actions).err(),
+        |raw| read(raw, wait_s).err(),
+        |raw| read(raw, stream).err(),
     ];
 
     #[test]
     fn a_repeated_filter_is_any_of_and_severities_are_words() {
         let raw = "severity=critical&severity=fatal&type=a&type=b&since=2026-11-22T12:00:00Z";
-        let (filter, paging) = alarms(raw).unwrap();
+        let (filter, paging) = read(raw, alarms).unwrap();
         assert_eq!(filter.severity.len(), 2);
         assert_eq!(filter.kind, ["a", "b"]);
         assert!(filter.since.is_some() && filter.until.is_none() && filter.state.is_empty());
         assert_eq!(paging, Paging::default());
-        let problem = alarms("severity=bad").unwrap_err();
+        let problem = read("severity=bad", alarms).unwrap_err();
         assert!(problem.detail.contains("critical"), "{problem}");
     }
 
     #[test]
     fn a_stream_without_a_topic_is_refused() {
-        assert!(stream("").unwrap_err().detail.contains("topic"));
-        assert!(stream("topic=bulk").is_err());
-        assert_eq!(stream("topic=alarms&topic=alarms&topic=ledger").unwrap().topics.len(), 2);
+        assert!(read("", stream).unwrap_err().detail.contains("topic"));
+        assert!(read("topic=bulk", stream).is_err());
+        let twice = read("topic=alarms&topic=alarms&topic=ledger", stream).unwrap();
+        assert_eq!(twice.topics.len(), 2);
     }
 
     proptest! {

@@ -14,17 +14,18 @@ pub const TEXT_BYTES_MAX: usize = 256;
 /// Shortest words that are searched for, characters (openapi.json).
 pub const TEXT_CHARS_MIN: usize = 2;
 
-/// The parameters of one request. Take what is known, then `end`.
+/// The parameters of one request. Take what is known, then `end`: a parameter that nobody has asked
+/// for is unknown.
 #[derive(Debug, Default)]
 pub struct Query {
     pairs: Vec<(String, String)>,
     wrong: Vec<Wrong>,
+    asked: Vec<&'static str>,
 }
 
 impl Query {
-    /// Reads `raw` (without `?`). A parameter outside of `known` is wrong, and so is one that is
-    /// not UTF-8.
-    pub fn parse(raw: &str, known: &[&str]) -> Self {
+    /// Reads `raw` (without `?`). A parameter that is not UTF-8 is wrong.
+    pub fn parse(raw: &str) -> Self {
         let mut query = Self::default();
         for part in raw.split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
@@ -36,12 +37,7 @@ impl Query {
                 query.wrong(&name, format!("there are more than {PARAMETERS_MAX} parameters"));
                 break;
             }
-            if !known.contains(&name.as_str()) {
-                query.wrong(&name, unknown(known));
-                continue;
-            }
             match decode(value, true) {
-                Some(value) if value.is_empty() => query.wrong(&name, "is empty; leave it out"),
                 Some(value) => query.pairs.push((name, value)),
                 None => query.wrong(&name, "the value is not UTF-8"),
             }
@@ -49,18 +45,20 @@ impl Query {
         query
     }
 
-    fn wrong(&mut self, pointer: &str, detail: impl Into<String>) {
+    /// Tells that a parameter is wrong.
+    pub fn wrong(&mut self, pointer: &str, detail: impl Into<String>) {
         self.wrong.push(Wrong::at(pointer, detail));
     }
 
     /// The values of a parameter that may be repeated.
-    pub fn many(&self, name: &str) -> Vec<String> {
-        let of = |(n, v): &(String, String)| (n == name).then(|| v.clone());
+    pub fn many(&mut self, name: &'static str) -> Vec<String> {
+        self.asked.push(name);
+        let of = |(n, v): &(String, String)| (n == name && !v.is_empty()).then(|| v.clone());
         self.pairs.iter().filter_map(of).collect()
     }
 
     /// The value of a parameter that stands once.
-    pub fn one(&mut self, name: &str) -> Option<String> {
+    pub fn one(&mut self, name: &'static str) -> Option<String> {
         let mut values = self.many(name);
         if values.len() > 1 {
             self.wrong(name, "is given more than once; once is enough");
@@ -69,7 +67,7 @@ impl Query {
     }
 
     /// As `one`, read as a `T`, whose error says what would be right.
-    pub fn read<T: FromStr>(&mut self, name: &str) -> Option<T>
+    pub fn read<T: FromStr>(&mut self, name: &'static str) -> Option<T>
     where
         T::Err: Display,
     {
@@ -78,7 +76,7 @@ impl Query {
     }
 
     /// As `many`, each read as a `T`.
-    pub fn read_many<T: FromStr>(&mut self, name: &str) -> Vec<T>
+    pub fn read_many<T: FromStr>(&mut self, name: &'static str) -> Vec<T>
     where
         T::Err: Display,
     {
@@ -94,7 +92,7 @@ impl Query {
     }
 
     /// As `many`, each one of `words`.
-    pub fn words(&mut self, name: &str, words: &[&str]) -> Vec<String> {
+    pub fn words(&mut self, name: &'static str, words: &[&str]) -> Vec<String> {
         let values = self.many(name);
         for value in &values {
             if !words.contains(&value.as_str()) {
@@ -105,7 +103,7 @@ impl Query {
     }
 
     /// A whole number from `min` to `max`.
-    pub fn number(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
+    pub fn number(&mut self, name: &'static str, min: u64, max: u64) -> Option<u64> {
         let value = self.one(name)?;
         // `parse` takes a leading plus; a number in a URL has digits only.
         let digits = value.bytes().all(|byte| byte.is_ascii_digit());
@@ -139,8 +137,21 @@ impl Query {
     }
 
     /// `value`, unless something was wrong.
-    pub fn end<T>(self, value: T) -> Result<T, Problem> {
+    pub fn end<T>(mut self, value: T) -> Result<T, Problem> {
+        for (name, value) in std::mem::take(&mut self.pairs) {
+            if !self.asked.contains(&name.as_str()) {
+                self.wrong(&name, unknown(&self.asked));
+            } else if value.is_empty() {
+                self.wrong(&name, "is empty; leave it out");
+            }
+        }
         if self.wrong.is_empty() { Ok(value) } else { Err(Problem::malformed(self.wrong)) }
+    }
+
+    /// Names of the parameters that were asked for.
+    #[cfg(test)]
+    pub fn asked(&self) -> &[&'static str] {
+        &self.asked
     }
 }
 
@@ -199,30 +210,31 @@ mod tests {
 
     #[test]
     fn an_unknown_parameter_is_named_and_so_are_the_known_ones() {
-        let problem = Query::parse("wat=1&limit=5", &["limit"]).end(()).unwrap_err();
+        let mut query = Query::parse("wat=1&limit=5");
+        query.paging();
+        let problem = query.end(()).unwrap_err();
         assert_eq!(problem.status, 400);
         assert_eq!(problem.errors[0].pointer, "wat");
-        assert!(problem.errors[0].detail.contains("there are: limit"));
+        assert!(problem.errors[0].detail.contains("there are: limit cursor"));
     }
 
     #[test]
     fn every_mistake_is_told_at_once() {
-        let mut query = Query::parse(
-            "limit=0&text=a&state=x&state=opened&since=now&cursor=a&cursor=b",
-            &["limit", "text", "state", "since", "cursor"],
-        );
+        let raw = "limit=0&text=a&state=x&state=opened&since=now&cursor=a&cursor=b&node=&wat=1";
+        let mut query = Query::parse(raw);
         query.paging();
         query.text();
         query.words("state", &["opened"]);
         let _: Option<extension::records::Time> = query.read("since");
+        query.one("node");
         let problem = query.end(()).unwrap_err();
         let wrong: Vec<_> = problem.errors.iter().map(|wrong| wrong.pointer.as_str()).collect();
-        assert_eq!(wrong, ["limit", "cursor", "text", "state", "since"]);
+        assert_eq!(wrong, ["limit", "cursor", "text", "state", "since", "node", "wat"]);
     }
 
     #[test]
     fn values_are_decoded_and_repeated_ones_kept_in_order() {
-        let query = Query::parse("a=x%2Fy+z&a=%C3%A9&a=50%&", &["a"]);
+        let mut query = Query::parse("a=x%2Fy+z&a=%C3%A9&a=50%&");
         assert_eq!(query.many("a"), ["x/y z", "é", "50%"]);
     }
 
@@ -230,7 +242,7 @@ mod tests {
     fn a_number_has_digits_only() {
         for (raw, right) in [("7", true), ("+7", false), ("-1", false), ("1e3", false), ("", false)]
         {
-            let mut query = Query::parse(&format!("n={}", encode(raw)), &["n"]);
+            let mut query = Query::parse(&format!("n={}", encode(raw)));
             let number = query.number("n", 0, 100);
             assert_eq!(query.end(number).is_ok(), right, "{raw}");
         }

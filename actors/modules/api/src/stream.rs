@@ -34,7 +34,7 @@ pub const WRITE_BYTES_MAX: usize = 64 << 10;
 const RETRY_MS: u32 = 2000;
 
 pub(crate) async fn stream(request: HttpRequest, api: web::Data<Api>) -> Answered {
-    let filter = filters::stream(request.query_string())?;
+    let filter = filters::read(request.query_string(), filters::stream)?;
     if let Some(customer) = &filter.customer {
         // A name that fits several is refused; a stream that runs could not say so.
         let nodes = NodeFilter { customer: Some(customer.clone()), ..NodeFilter::default() };
