@@ -73,8 +73,8 @@ pub(crate) struct Home {
 /// The folder is in use.
 pub(crate) struct InUse(pub(crate) Option<u32>);
 
-/// How long a folder's lock is waited for: a program that who had it was just starting holds it, too,
-/// until it is itself.
+/// How long a folder's lock is waited for: a program that its last owner was just starting holds
+/// it, too, until it is itself.
 const LOCK_WITHIN: Duration = Duration::from_millis(500);
 /// Between two tries.
 const LOCK_AGAIN: Duration = Duration::from_millis(10);
