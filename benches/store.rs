@@ -32,7 +32,7 @@ fn main() {
     let mix = Mix {
         bytes: option("--bytes", 1024),
         instances: option("--instances", 1000_u64).max(1),
-        alarms: option("--alarms", 10_u64).min(50),
+        alarms: option("--alarms", 10_u64).min(45),
     };
     let place = std::env::var_os("CALLHOME_BENCH_DIR").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench")),

@@ -16,7 +16,7 @@ use extension::{
 };
 use protocol::{
     Precedence,
-    limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, POISON_ATTEMPTS_MAX},
+    limits::POISON_ATTEMPTS_MAX,
     service::{Alarm, Payload, Service, Severity, State},
 };
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long the cursor on disk may be behind what a module had no use for: a commit that says only
 /// that is one in so long, not one a batch.
 const BEHIND: Duration = Duration::from_millis(50);
+/// Messages of one batch: what changes a row often in it is written once.
+const MESSAGES_MAX: u64 = 8_192;
+/// Bytes of one batch: half of what is kept in RAM for all modules.
+const BYTES_MAX: usize = 4 << 20;
+/// A batch of so many messages says that more are coming…
+const BUSY: u64 = 64;
+/// …and the next one is taken that long after it began: fewer and larger commits. A module that is
+/// not busy takes each message at once.
+const PACE: Duration = Duration::from_millis(25);
 /// Pause before a message is tried again, times the attempts so far: what is short passes.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -149,6 +158,8 @@ struct Work {
     stored: watch::Receiver<u64>,
     /// Since when the cursor on disk is behind what the module had no use for.
     behind_since: Option<Instant>,
+    /// No batch is taken before; none: the last one was small.
+    paced_until: Option<Instant>,
 }
 
 /// What a commit carries beside the module's rows.
@@ -164,8 +175,17 @@ impl Work {
         let (name, module) = (spec.manifest.name.clone(), (spec.make)());
         let stored = spec.feed.on_stored();
         let cursor = Cursor::default();
-        let (in_hand, behind_since) = (None, None);
-        Self { spec, name, module, cursor, in_hand, wishes, stored, behind_since }
+        Self {
+            spec,
+            name,
+            module,
+            cursor,
+            in_hand: None,
+            wishes,
+            stored,
+            behind_since: None,
+            paced_until: None,
+        }
     }
 
     /// Works until the store fails.
@@ -185,15 +205,17 @@ impl Work {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.stored.mark_unchanged();
-            let worked = self.batch().await?;
-            let behind = self.behind_since;
+            let paced = self.paced_until.filter(|until| *until > Instant::now());
+            let worked = paced.is_none() && self.batch().await?;
+            let behind = self.behind_since.map(|since| since + BEHIND);
             tokio::select! {
                 biased;
                 _ = tick.tick() => self.tick().await?,
                 wish = self.wishes.recv() => if let Some(wish) = wish { self.wish(wish).await? },
                 () = due(behind) => self.commit(Commit::default()).await?,
+                () = due(paced), if paced.is_some() => {}
                 () = std::future::ready(()), if worked => {}
-                changed = self.stored.changed() => if changed.is_err() { tick.tick().await; },
+                changed = self.stored.changed(), if paced.is_none() => if changed.is_err() { tick.tick().await; },
             }
         }
     }
@@ -213,7 +235,7 @@ impl Work {
     async fn begin_with_care(&mut self) -> Result<(), StoreError> {
         let row = self.spec.store.row(CURSORS, &self.hand_key())?;
         let before: Option<InHand> = row.and_then(|r| from_row(&r));
-        let ahead = self.ahead(BATCH_MESSAGES_MAX as u64)?;
+        let ahead = self.ahead(MESSAGES_MAX)?;
         let Some(first) = ahead.first() else {
             self.spec.begun.store(true, SeqCst);
             return Ok(());
@@ -239,7 +261,7 @@ impl Work {
 
     fn ahead(&mut self, messages_max: u64) -> Result<Vec<Piece>, StoreError> {
         let spec = &self.spec;
-        self.cursor.ahead(&*spec.store, &spec.recent, messages_max, BATCH_BYTES_MAX)
+        self.cursor.ahead(&*spec.store, &spec.recent, messages_max, BYTES_MAX)
     }
 
     /// Hands over the next batch; `false` when there was none.
@@ -250,11 +272,13 @@ impl Work {
             let failed = Failed { precedence: hand.precedence, seq: hand.seq, reason };
             return self.set_aside(failed).await.map(|()| true);
         }
-        let messages_max = if careful.is_some() { 1 } else { BATCH_MESSAGES_MAX as u64 };
-        let pieces = self.ahead(messages_max)?;
+        let began = Instant::now();
+        let pieces = self.ahead(if careful.is_some() { 1 } else { MESSAGES_MAX })?;
         if pieces.is_empty() {
             return Ok(false);
         }
+        let is_busy = pieces.iter().map(|piece| piece.count).sum::<u64>() >= BUSY;
+        self.paced_until = is_busy.then_some(began + PACE);
         let (spec, name) = (self.spec.clone(), self.name.clone());
         let done = self.hands(&spec, &name).over(&mut *self.module, self.cursor, &pieces);
         self.finish(done, &pieces).await?;
@@ -436,10 +460,10 @@ impl Work {
     }
 }
 
-/// Ends when a cursor has been behind for long enough; never where it is not.
-async fn due(behind: Option<Instant>) {
-    match behind {
-        Some(since) => tokio::time::sleep_until(since + BEHIND).await,
+/// Ends at that time; never where there is none.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
