@@ -215,7 +215,11 @@ impl Work {
                 () = due(behind) => self.commit(Commit::default()).await?,
                 () = due(paced), if paced.is_some() => {}
                 () = std::future::ready(()), if worked => {}
-                changed = self.stored.changed(), if paced.is_none() => if changed.is_err() { tick.tick().await; },
+                changed = self.stored.changed(), if paced.is_none() => {
+                    if changed.is_err() {
+                        tick.tick().await;
+                    }
+                }
             }
         }
     }
