@@ -163,10 +163,11 @@ pub fn check_store(folder: &Path) -> Vec<Problem> {
     if !folder.join(module_redb::STORE).exists() {
         return Vec::new();
     }
-    let problem = |message: String, help: &str| {
+    let told = |code: Code, message: String, help: &str| {
         let file = folder.join(module_redb::STORE).display().to_string();
-        Problem::of_file(&file, Code::Damaged, message, help.to_owned())
+        Problem::of_file(&file, code, message, help.to_owned())
     };
+    let problem = |message: String, help: &str| told(Code::Damaged, message, help);
     match module_redb::fsck(folder, &mut |_, _, _| {}) {
         Ok(report) if report.ok => Vec::new(),
         Ok(report) => vec![problem(
@@ -175,7 +176,11 @@ pub fn check_store(folder: &Path) -> Vec<Problem> {
         )],
         // A node that runs checks each value as it reads it.
         Err(module_redb::OpenError::InUse { .. }) => Vec::new(),
-        Err(error) => vec![problem(error.to_string(), open_failed(&error).help.as_str())],
+        Err(error) => {
+            let unknown = matches!(error, module_redb::OpenError::UnknownFormat { .. });
+            let code = if unknown { Code::UnknownFormat } else { Code::Damaged };
+            vec![told(code, error.to_string(), open_failed(&error).help.as_str())]
+        }
     }
 }
 

@@ -71,8 +71,10 @@ pub enum Code {
     Secret,
     /// A variable that is not set.
     Environment,
-    /// A store that is damaged, locked or of an unknown format; used by the checks of stores.
+    /// A store that is damaged or cannot be read; used by the checks of stores.
     Damaged,
+    /// A store of a version that this program does not know.
+    UnknownFormat,
 }
 
 impl Code {
@@ -91,6 +93,7 @@ impl Code {
             Code::Secret => "secret",
             Code::Environment => "environment",
             Code::Damaged => "damaged",
+            Code::UnknownFormat => "unknown_format",
         }
     }
 }

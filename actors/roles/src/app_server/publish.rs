@@ -72,6 +72,8 @@ pub struct Listening {
     pub missed: Vec<Item>,
     /// Whether some are gone.
     pub gap: bool,
+    /// Number of the newest there is; 0: none yet.
+    pub newest: u64,
     /// What comes.
     pub receiver: broadcast::Receiver<Item>,
 }
@@ -126,13 +128,13 @@ impl Feed {
     /// Listens from the change `from` (its number) on; none: from now on.
     pub fn listen(&self, from: Option<u64>) -> Listening {
         let recent = self.recent();
-        let receiver = self.0.sender.subscribe();
+        let (receiver, newest) = (self.0.sender.subscribe(), recent.next - 1);
         let Some(from) = from else {
-            return Listening { missed: Vec::new(), gap: false, receiver };
+            return Listening { missed: Vec::new(), gap: false, newest, receiver };
         };
         let oldest = recent.items.front().map_or(recent.next, |item| item.number);
         let missed = recent.items.iter().filter(|item| item.number >= from).cloned().collect();
-        Listening { missed, gap: from < oldest || from > recent.next, receiver }
+        Listening { missed, gap: from < oldest || from > recent.next, newest, receiver }
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {

@@ -19,6 +19,9 @@ use super::{
     query_events::alone,
 };
 
+/// Place behind all changes of an item.
+const ALL: usize = u32::MAX as usize;
+
 /// One reader.
 struct Reader {
     records: AppRecords,
@@ -42,7 +45,9 @@ impl AppRecords {
         let listening = self.desk.feed.listen(from);
         let mut ready = VecDeque::new();
         if listening.gap {
-            ready.push_back(Changed { id: self.id_of(0, 0), change: Change::Gap });
+            // Who comes back with the id of the gap goes on behind it.
+            let id = self.id_of(listening.newest, ALL);
+            ready.push_back(Changed { id, change: Change::Gap });
         }
         let reader = Reader {
             records: self.clone(),
@@ -94,7 +99,8 @@ impl Reader {
             let read = move |desk: &Desk| desk.changes(&filter, &item.what);
             // What cannot be read now shows in the lists later.
             let changes = self.records.read(read).await.unwrap_or_default();
-            let seen = self.skip.filter(|(n, _)| *n == number).map_or(0, |(_, at)| at + 1);
+            let skip = self.skip.filter(|(n, _)| *n == number);
+            let seen = skip.map_or(0, |(_, at)| at.saturating_add(1));
             let named = changes.into_iter().enumerate().skip(seen);
             let records = &self.records;
             self.ready.extend(

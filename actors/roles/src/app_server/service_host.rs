@@ -22,7 +22,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use supervision::{AskError, Lifeline, Route};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -80,6 +80,9 @@ pub struct HostSpec {
     pub clock: fn() -> i64,
     /// Whether an instance worked in this process already.
     pub begun: Arc<AtomicBool>,
+    /// Held while a module is tried with what may have ended the process: one at a time, so that
+    /// the next end is the fault of nobody else.
+    pub care: Arc<Semaphore>,
 }
 
 /// Runs one module.
@@ -154,6 +157,8 @@ struct Work {
     cursor: Cursor,
     /// A message that failed, or the first batch of a start: what is tried with care.
     in_hand: Option<InHand>,
+    /// While only this module is tried with care.
+    care: Option<OwnedSemaphorePermit>,
     wishes: mpsc::Receiver<Wish>,
     stored: watch::Receiver<u64>,
     /// Since when the cursor on disk is behind what the module had no use for.
@@ -181,6 +186,7 @@ impl Work {
             module,
             cursor,
             in_hand: None,
+            care: None,
             wishes,
             stored,
             behind_since: None,
@@ -250,7 +256,12 @@ impl Work {
             self.in_hand = before.filter(same).filter(|one| one.count == 1);
             return Ok(());
         }
-        self.in_hand = Some(match before.filter(same) {
+        let before = before.filter(same);
+        if before.is_some() {
+            // The attempt counts from here on. Nobody closes it, so there is always an answer.
+            self.care = self.spec.care.clone().acquire_owned().await.ok();
+        }
+        self.in_hand = Some(match before {
             Some(one) if one.count == 1 => InHand { attempts: one.attempts + 1, ..one },
             Some(batch) => InHand { count: 1, attempts: 0, ..batch },
             None => InHand {
@@ -271,6 +282,9 @@ impl Work {
     /// Hands over the next batch; `false` when there was none.
     async fn batch(&mut self) -> Result<bool, StoreError> {
         let careful = self.in_hand.filter(|h| h.count == 1);
+        if careful.is_none() {
+            self.care = None;
+        }
         if let Some(hand) = careful.filter(|h| h.attempts >= POISON_ATTEMPTS_MAX) {
             let reason = "it failed in every attempt".to_owned();
             let failed = Failed { precedence: hand.precedence, seq: hand.seq, reason };

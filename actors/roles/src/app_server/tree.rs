@@ -10,6 +10,7 @@ use extension::{
     storage::QueueStore,
 };
 use supervision::{Backoff, ChildSpec, Intensity, Route, Strategy, Supervisor};
+use tokio::sync::Semaphore;
 
 use super::{
     asking::Asking,
@@ -53,12 +54,15 @@ pub struct Shared {
     pub last: LastMessages,
     /// The newest runs.
     pub recent: Recent,
+    /// Held by the one module that is tried with what may have ended the process.
+    pub care: Arc<Semaphore>,
 }
 
 impl Shared {
     /// For one life of the process.
     pub fn new(life: u64) -> Self {
-        Self { feed: Feed::new(life), last: LastMessages::default(), recent: Recent::default() }
+        let (feed, care) = (Feed::new(life), Arc::new(Semaphore::new(1)));
+        Self { feed, last: LastMessages::default(), recent: Recent::default(), care }
     }
 
     /// The keeper that the durable queue of this server calls. Make one per start of the queue.
@@ -216,6 +220,7 @@ fn host(
         identity: links.identity.clone(),
         clock: links.clock,
         begun: Arc::new(AtomicBool::new(false)),
+        care: shared.care.clone(),
     };
     let (child, host) = ChildSpec::actor(name, WISHES_MAX, WISH_WITHIN, move |lifeline| {
         ServiceHost::new(spec.clone(), lifeline)

@@ -74,7 +74,7 @@ pub fn server() -> RemoteId {
 pub struct Top {
     pub records: AppRecords,
     pub delivery: Delivery,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<dyn QueueStore>,
     handle: SupervisorHandle,
 }
 
@@ -83,6 +83,11 @@ static TOPS: AtomicU64 = AtomicU64::new(1);
 impl Top {
     /// Starts over that store, with the module `alarms` and these.
     pub async fn start(store: &Arc<MemoryStore>, modules: Vec<Make>) -> Self {
+        Self::start_on(store.clone(), modules).await
+    }
+
+    /// As `start`, over any store.
+    pub async fn start_on(store: Arc<dyn QueueStore>, modules: Vec<Make>) -> Self {
         let life = TOPS.fetch_add(1, Ordering::Relaxed);
         let seeds = [(customer(), "northwind".to_owned()), (server().customer_id(), "us".into())];
         let node = NodeRegistration {
@@ -135,7 +140,7 @@ impl Top {
         );
         let handle = root.child(child).child(ChildSpec::supervisor(supervisor)).start();
         assert!(handle.started().await);
-        Self { records, delivery, store: store.clone(), handle }
+        Self { records, delivery, store, handle }
     }
 
     pub async fn stop(self) {
