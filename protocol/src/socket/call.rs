@@ -268,9 +268,10 @@ fn needed_name(fields: &Fields<'_>, key: &str) -> Result<String, CallError> {
     fields.needed_text(key, NAME_BYTES_MAX).map(str::to_owned)
 }
 
-fn data(fields: &Fields<'_>) -> Result<Bytes, CallError> {
+/// The data, as a slice of the params: it is copied once, into the message.
+fn data(fields: &Fields<'_>, params: &Bytes) -> Result<Bytes, CallError> {
     let data = fields.bin("data", DATA_BYTES_MAX)?;
-    Ok(data.map(Bytes::copy_from_slice).unwrap_or_default())
+    Ok(data.map(|data| params.slice_ref(data)).unwrap_or_default())
 }
 
 impl Call {
@@ -297,6 +298,19 @@ impl Call {
             Self::Event(c) => Some(&c.instance),
             Self::Data(c) => Some(&c.instance),
             Self::Capabilities(c) => Some(&c.instance),
+        }
+    }
+
+    /// Takes the name of the one instance it is about out of it; empty where there is none.
+    pub fn take_instance(&mut self) -> String {
+        match self {
+            Self::Instance(c) => std::mem::take(&mut c.instance),
+            Self::Instances(_) => String::new(),
+            Self::Remove(c) => std::mem::take(&mut c.instance),
+            Self::Alarm(c) => std::mem::take(&mut c.instance),
+            Self::Event(c) => std::mem::take(&mut c.instance),
+            Self::Data(c) => std::mem::take(&mut c.instance),
+            Self::Capabilities(c) => std::mem::take(&mut c.instance),
         }
     }
 
@@ -384,7 +398,7 @@ impl Call {
     }
 
     /// Reads a call and checks its values. A method that is none of these is `not_supported`.
-    pub fn read(method: &str, params: &[u8]) -> Result<Self, CallError> {
+    pub fn read(method: &str, params: &Bytes) -> Result<Self, CallError> {
         let f = Fields::read(params)?;
         let call = match method {
             "instance" => {
@@ -399,8 +413,8 @@ impl Call {
                 Self::Instances(InstancesCall { instances })
             }
             "remove" => Self::Remove(RemoveCall { instance: instance(&f)? }),
-            "alarm" => Self::Alarm(read_alarm(&f)?),
-            "event" => Self::Event(read_event(&f)?),
+            "alarm" => Self::Alarm(read_alarm(&f, params)?),
+            "event" => Self::Event(read_event(&f, params)?),
             "data" => {
                 if f.get("data").is_none() {
                     return Err(missing("data"));
@@ -409,7 +423,7 @@ impl Call {
                     instance: instance(&f)?,
                     class: needed_name(&f, "class")?,
                     subclass: needed_name(&f, "subclass")?,
-                    data: data(&f)?,
+                    data: data(&f, params)?,
                     encoding: needed_name(&f, "encoding")?,
                     qos: Qos::read(&f)?,
                     answers: f.parsed("answers")?,
@@ -434,7 +448,7 @@ impl Call {
     }
 }
 
-fn read_alarm(f: &Fields<'_>) -> Result<AlarmCall, CallError> {
+fn read_alarm(f: &Fields<'_>, params: &Bytes) -> Result<AlarmCall, CallError> {
     Ok(AlarmCall {
         instance: instance(f)?,
         occurred_at_ms: f.int("occurred_at_ms")?.ok_or_else(|| missing("occurred_at_ms"))?,
@@ -444,7 +458,7 @@ fn read_alarm(f: &Fields<'_>) -> Result<AlarmCall, CallError> {
         key: name(f, "key")?,
         state: f.word("state")?.unwrap_or(State::Opened),
         close_after_s: f.u32("close_after_s")?,
-        data: data(f)?,
+        data: data(f, params)?,
         encoding: name(f, "encoding")?,
         qos: Qos::read(f)?,
         answers: f.parsed("answers")?,
@@ -452,7 +466,7 @@ fn read_alarm(f: &Fields<'_>) -> Result<AlarmCall, CallError> {
     })
 }
 
-fn read_event(f: &Fields<'_>) -> Result<EventCall, CallError> {
+fn read_event(f: &Fields<'_>, params: &Bytes) -> Result<EventCall, CallError> {
     Ok(EventCall {
         instance: instance(f)?,
         occurred_at_ms: f.int("occurred_at_ms")?.ok_or_else(|| missing("occurred_at_ms"))?,
@@ -461,7 +475,7 @@ fn read_event(f: &Fields<'_>) -> Result<EventCall, CallError> {
         severity: f.word("severity")?.ok_or_else(|| missing("severity"))?,
         state: f.word("state")?.unwrap_or(State::Opened),
         text: f.needed_text("text", TEXT_BYTES_MAX)?.to_owned(),
-        data: data(f)?,
+        data: data(f, params)?,
         encoding: name(f, "encoding")?,
         qos: Qos::read(f)?,
         answers: f.parsed("answers")?,

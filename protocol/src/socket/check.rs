@@ -2,7 +2,8 @@
 use super::{Call, CallError, fields::fits};
 use crate::{
     limits::{
-        CLOCK_TOLERANCE_MS, DATA_BYTES_MAX, NAME_BYTES_MAX, REGISTRATION_BYTES_MAX, TEXT_BYTES_MAX,
+        CLOCK_TOLERANCE_MS, DATA_BYTES_MAX, NAME_BYTES_MAX, ONCE_BYTES_MAX, REGISTRATION_BYTES_MAX,
+        TEXT_BYTES_MAX,
     },
     media::is_media_type,
     registration::INSTANCES_MAX,
@@ -17,6 +18,12 @@ impl Call {
     pub fn check(&self) -> Result<(), CallError> {
         if let Some(instance) = self.instance() {
             not_empty("instance", instance)?;
+        }
+        if let Some(once) = self.once() {
+            fits("once", once.len(), ONCE_BYTES_MAX)?;
+            if once.is_empty() {
+                return Err(CallError::malformed("once is empty"));
+            }
         }
         match self {
             Self::Instance(c) => {
@@ -196,7 +203,7 @@ mod tests {
     fn text_that_is_not_utf_8_is_ebadmsg() {
         let mut map = vec![0x81, 0xa8];
         map.extend_from_slice(b"instance\xa2\xff\xfe");
-        let error = Call::read("remove", &map).unwrap_err();
+        let error = Call::read("remove", &map.into()).unwrap_err();
         assert_eq!((error.code, error.errno), (-1, Some(74)));
         assert_eq!(error.detail, "instance is not UTF-8");
     }

@@ -11,17 +11,25 @@ use crate::{
 /// Keys in one map; the largest we know has 14.
 const KEYS_MAX: u32 = 64;
 
+/// Bytes reserved for a map: the answer to a message fits, and grows no buffer.
+const MAP_BYTES: usize = 128;
+
 /// A map that is being written.
-#[derive(Default)]
 pub struct Map {
     count: u8,
     to: Writer,
 }
 
+impl Default for Map {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Map {
     /// An empty map.
     pub fn new() -> Self {
-        Self::default()
+        Self { count: 0, to: Writer::on(Vec::with_capacity(MAP_BYTES)) }
     }
 
     fn key(&mut self, key: &str) -> &mut Writer {

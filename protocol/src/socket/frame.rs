@@ -96,19 +96,33 @@ impl Frame {
 
     /// The bytes of an answer that has a result.
     pub fn result(id: u32, result: Map) -> Vec<u8> {
-        let mut to = start();
-        to.array(4).uint(1).uint(id.into()).nil();
-        result.write(&mut to);
-        finish(to)
+        let mut to = Vec::new();
+        Self::answer_on(&mut to, id, Ok(result));
+        to
     }
 
     /// The bytes of an answer that is an error.
     pub fn error(id: u32, error: Map) -> Vec<u8> {
-        let mut to = start();
-        to.array(4).uint(1).uint(id.into());
-        error.write(&mut to);
-        to.nil();
-        finish(to)
+        let mut to = Vec::new();
+        Self::answer_on(&mut to, id, Err(error));
+        to
+    }
+
+    /// Appends the bytes of an answer: those of calls that were answered together are written
+    /// together.
+    pub fn answer_on(to: &mut Vec<u8>, id: u32, result: Result<Map, Map>) {
+        let from = to.len();
+        let mut frame = Writer::on(std::mem::take(to));
+        frame.raw(&[0; 4]).array(4).uint(1).uint(id.into());
+        match result {
+            Ok(result) => result.write(frame.nil()),
+            Err(error) => {
+                error.write(&mut frame);
+                frame.nil();
+            }
+        }
+        *to = frame.into_vec();
+        set_length(&mut to[from..]);
     }
 
     /// The bytes of a notice.
@@ -135,9 +149,13 @@ fn start() -> Writer {
 
 fn finish(to: Writer) -> Vec<u8> {
     let mut frame = to.into_vec();
+    set_length(&mut frame);
+    frame
+}
+
+fn set_length(frame: &mut [u8]) {
     let length = (frame.len() - 4) as u32;
     frame[..4].copy_from_slice(&length.to_be_bytes());
-    frame
 }
 
 fn id(reader: &mut Reader<'_>) -> Result<u32, BadFrame> {

@@ -6,15 +6,16 @@
 //!          └ writer ◀──────────────────┴──── callbacks' requests
 //! ```
 //!
-//! A request holds permits of the window and of the bytes until its answer is written: at either
-//! bound the reader stops reading, and the kernel stops the integrator (contract §7).
+//! What was read together is handed on, answered and written together. Requests hold permits of the
+//! window and of the bytes until their answers are written: at either bound the reader stops
+//! reading, and the kernel stops the integrator (contract §7).
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use extension::integrators::{Ended, IntegratorDoor, IntegratorSession, PeerCredentials};
 use futures_util::FutureExt;
 use protocol::{
     Refusal,
-    limits::WINDOW,
+    limits::{FRAME_BYTES_MAX, WINDOW},
     socket::{
         BadFrame, CallError, Counters, Frame, Frames, Hello, HelloAnswer, Notice, Registered,
     },
@@ -32,28 +33,29 @@ use tracing::Instrument;
 
 use crate::{
     callbacks::Connected,
-    calls::{Permits, Request, answer_all},
+    calls::{Permits, Request, Requests, answer_all},
     limits::{
-        CALLBACKS_MAX, HELLO_WITHIN, READ_BYTES, UNANSWERED_BYTES_MAX, WRITE_BYTES, WRITE_WITHIN,
+        CALLBACKS_MAX, HELLO_WITHIN, READ_BYTES, READ_BYTES_BUSY, UNANSWERED_BYTES_MAX,
+        WRITE_WITHIN,
     },
     peer::Rule,
 };
 
-/// A frame to write, and what its request held.
+/// Frames to write, and what their requests held.
 pub(crate) struct Out {
-    frame: Vec<u8>,
+    frames: Vec<u8>,
     permits: Option<Permits>,
 }
 
 impl Out {
     /// A frame of the proxy's own.
     pub(crate) fn of(frame: Vec<u8>) -> Self {
-        Self { frame, permits: None }
+        Self { frames: frame, permits: None }
     }
 
-    /// An answer; when it is written its request is answered.
-    pub(crate) fn answer(frame: Vec<u8>, permits: Permits) -> Self {
-        Self { frame, permits: Some(permits) }
+    /// Answers; when they are written their requests are answered.
+    pub(crate) fn answer(frames: Vec<u8>, permits: Permits) -> Self {
+        Self { frames, permits: Some(permits) }
     }
 }
 
@@ -200,58 +202,84 @@ async fn converse(
 
 /// Who takes what is read: requests, answers, notices.
 struct Takers<'a> {
-    requests: &'a mpsc::Sender<Request>,
+    requests: &'a mpsc::Sender<Requests>,
     connected: &'a Connected,
     session: &'a dyn IntegratorSession,
 }
 
 /// Reads until the connection ends; hands on requests within the bounds.
 async fn read_all(
-    mut read: OwnedReadHalf,
-    mut frames: Frames,
+    read: OwnedReadHalf,
+    frames: Frames,
     takers: Takers<'_>,
     mut ends: watch::Receiver<bool>,
     mut closing: watch::Receiver<bool>,
     mut byes: watch::Receiver<bool>,
 ) -> Stop {
+    tokio::select! {
+        biased;
+        _ = ends.wait_for(|end| *end) => Stop::Ended,
+        _ = closing.wait_for(|closing| *closing) => Stop::Closing,
+        _ = byes.wait_for(|bye| *bye) => Stop::Lost,
+        stop = read_on(read, frames, takers) => stop,
+    }
+}
+
+async fn read_on(mut read: OwnedReadHalf, mut frames: Frames, takers: Takers<'_>) -> Stop {
     let window = Arc::new(Semaphore::new(WINDOW));
     let bytes = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
+    let mut at_once = READ_BYTES;
     loop {
-        let one = async {
-            match next_frame(&mut read, &mut frames).await? {
-                Frame::Request { id, method, params } => {
-                    let size = u32::try_from(params.len()).unwrap_or(u32::MAX).max(1);
-                    let call = window.clone().acquire_owned().await.map_err(|_| Stop::Lost)?;
-                    let bytes = bytes.clone().acquire_many_owned(size).await;
-                    let bytes = bytes.map_err(|_| Stop::Lost)?;
-                    let permits = Permits { _call: call, _bytes: bytes };
-                    let request = Request { id, method, params, permits };
-                    takers.requests.send(request).await.map_err(|_| Stop::Lost)
-                }
-                Frame::Answer { id, result } => {
-                    takers.connected.answered(id, result);
-                    Ok(())
-                }
-                Frame::Notice { method, params } => {
-                    // Others are of a later version.
-                    if method == Counters::METHOD {
-                        takers.session.counted(Counters::read(&params));
-                    }
-                    Ok(())
-                }
+        // At the bound it waits for one to be free, and goes on with as many as are.
+        let Ok(first) = window.clone().acquire_owned().await else { return Stop::Lost };
+        let (requests, size, bad) = takers.sort(&mut frames, 1 + window.available_permits());
+        let count = requests.len();
+        if count > 0 {
+            let calls = window.clone().acquire_many_owned(count as u32 - 1).await;
+            let bytes = bytes.clone().acquire_many_owned(size as u32).await;
+            let (Ok(mut calls), Ok(bytes)) = (calls, bytes) else { return Stop::Lost };
+            calls.merge(first);
+            let requests = Requests { requests, permits: Permits { calls, bytes } };
+            if takers.requests.send(requests).await.is_err() {
+                return Stop::Lost;
             }
-        };
-        let stop = tokio::select! {
-            biased;
-            _ = ends.wait_for(|end| *end) => Stop::Ended,
-            _ = closing.wait_for(|closing| *closing) => Stop::Closing,
-            _ = byes.wait_for(|bye| *bye) => Stop::Lost,
-            one = one => match one {
-                Ok(()) => continue,
-                Err(stop) => stop,
-            },
-        };
-        return stop;
+        }
+        match bad {
+            Some(bad) => return Stop::Bad(bad),
+            None if count > 0 => continue,
+            None => {}
+        }
+        frames.buffer().reserve(at_once);
+        match read.read_buf(frames.buffer()).await {
+            Ok(0) | Err(_) => return Stop::Lost,
+            // Whoever sends much is read in larger pieces, whoever is idle holds little.
+            Ok(count) => at_once = if count >= READ_BYTES { READ_BYTES_BUSY } else { READ_BYTES },
+        }
+    }
+}
+
+impl Takers<'_> {
+    /// Takes whole frames off the front, at most so many requests; gives back the requests, their
+    /// bytes, and the bad frame that ends it.
+    fn sort(&self, frames: &mut Frames, most: usize) -> (Vec<Request>, usize, Option<BadFrame>) {
+        let (mut requests, mut size) = (Vec::new(), 0);
+        while requests.len() < most && size < FRAME_BYTES_MAX {
+            match frames.next_frame() {
+                Ok(None) => break,
+                Ok(Some(Frame::Request { id, method, params })) => {
+                    size += params.len().max(1);
+                    requests.push(Request { id, method, params });
+                }
+                Ok(Some(Frame::Answer { id, result })) => self.connected.answered(id, result),
+                // Others are of a later version.
+                Ok(Some(Frame::Notice { method, params })) if method == Counters::METHOD => {
+                    self.session.counted(Counters::read(&params));
+                }
+                Ok(Some(Frame::Notice { .. })) => {}
+                Err(bad) => return (requests, size, Some(bad)),
+            }
+        }
+        (requests, size, None)
     }
 }
 
@@ -275,38 +303,27 @@ async fn write_all(
     (mut registrations, mut told): (watch::Receiver<Option<Registered>>, Registered),
     end: watch::Sender<bool>,
 ) {
-    let mut waiting = Vec::new();
     loop {
-        let mut bytes = Vec::new();
         let news = *registrations.borrow_and_update();
-        if let Some(state) = news.filter(|state| *state != told) {
-            told = state;
-            bytes = Notice::Registration(state).frame();
-        } else {
-            let count = tokio::select! {
-                count = outs.recv_many(&mut waiting, WINDOW) => count,
+        let out = match news.filter(|state| *state != told) {
+            Some(state) => {
+                told = state;
+                Out::of(Notice::Registration(state).frame())
+            }
+            None => tokio::select! {
+                out = outs.recv() => match out {
+                    Some(out) => out,
+                    None => return,
+                },
                 Ok(()) = registrations.changed() => continue,
-            };
-            if count == 0 {
-                return;
-            }
-        }
-        for out in &waiting {
-            bytes.extend_from_slice(&out.frame);
-            if bytes.len() >= WRITE_BYTES {
-                if put(&mut write, &bytes).await.is_err() {
-                    end.send_replace(true);
-                    return;
-                }
-                bytes.clear();
-            }
-        }
-        if put(&mut write, &bytes).await.is_err() {
+            },
+        };
+        if put(&mut write, &out.frames).await.is_err() {
             end.send_replace(true);
             return;
         }
         // Only now are they answered, and their permits free.
-        waiting.drain(..).for_each(|out| drop(out.permits));
+        drop(out.permits);
     }
 }
 

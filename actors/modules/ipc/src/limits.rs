@@ -8,10 +8,10 @@ pub const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// Requests that were read and not answered, of one connection, bytes. With all connections at it
 /// this is a gigabyte, which only a flood of largest frames reaches; at least one frame is read.
 pub const UNANSWERED_BYTES_MAX: usize = 4 << 20;
-/// Read at once, bytes.
+/// Read at once, bytes: what an idle connection holds.
 pub const READ_BYTES: usize = 16 << 10;
-/// Written at once, bytes.
-pub const WRITE_BYTES: usize = 64 << 10;
+/// Read at once of a connection that just filled that, bytes: a quarter of the wake-ups.
+pub const READ_BYTES_BUSY: usize = 64 << 10;
 /// A connection that takes no bytes for so long ends: its client hangs.
 pub const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Callbacks under way on one connection; the proxy has five over all.
@@ -28,6 +28,6 @@ pub const PATH_BYTES_MAX: usize = 107;
 pub const BACKLOG: i32 = 128;
 
 const _: () = assert!(
-    UNANSWERED_BYTES_MAX >= protocol::limits::FRAME_BYTES_MAX,
-    "the largest frame is within the bound"
+    UNANSWERED_BYTES_MAX >= 2 * protocol::limits::FRAME_BYTES_MAX,
+    "what is handed on at once, less than a largest frame and one more, is within the bound"
 );
