@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
-    RemoteId, VERSION,
+    RemoteId,
     address::NotAnId,
     codec::{Malformed, Reader, Writer},
-    parts::{HeaderParts, InfrastructureParts},
+    parts::{DestinationParts, HeaderParts, InfrastructureParts},
     service::Service,
 };
 
@@ -150,29 +150,28 @@ pub struct Blanks {
 }
 
 impl Header {
-    fn write(&self, to: &mut Writer) -> Blanks {
-        to.array(18).uint(VERSION.into()).id(&self.id.origin).uint(self.id.epoch);
-        to.uint(self.id.precedence as u64);
-        let sequence_at = to.len() + 1;
-        to.u64(self.id.sequence);
-        let order_at = to.len() + 1;
-        to.u64(self.order).id(&self.source).uint(self.source_type as u64);
-        match &self.destination {
-            Some(Destination::Id(id)) => to.id(id),
-            Some(Destination::Class(class)) => to.text(class),
-            None => to.nil(),
-        };
-        to.uint(self.channel as u64);
-        to.optional(self.answers, |to, id| id.write(to));
-        to.text(&self.class).text(&self.subclass).int(self.occurred_at).int(self.accepted_at);
-        to.uint(self.persistence as u64);
-        to.optional(self.time_to_live_s, |to, s| {
-            to.uint(s.into());
+    /// The same, borrowed.
+    pub fn parts(&self) -> HeaderParts<'_> {
+        let destination = self.destination.as_ref().map(|destination| match destination {
+            Destination::Id(id) => DestinationParts::Id(*id),
+            Destination::Class(class) => DestinationParts::Class(class),
         });
-        to.optional(self.traceparent.as_deref(), |to, t| {
-            to.text(t);
-        });
-        Blanks { sequence_at, order_at }
+        HeaderParts {
+            id: self.id,
+            order: self.order,
+            source: self.source,
+            source_type: self.source_type,
+            destination,
+            channel: self.channel,
+            answers: self.answers,
+            class: &self.class,
+            subclass: &self.subclass,
+            occurred_at: self.occurred_at,
+            accepted_at: self.accepted_at,
+            persistence: self.persistence,
+            time_to_live_s: self.time_to_live_s,
+            traceparent: self.traceparent.as_deref(),
+        }
     }
 
     /// Reads a header block.
@@ -201,14 +200,17 @@ pub struct Infrastructure {
 }
 
 impl Infrastructure {
-    /// Writes the block.
-    pub fn write(&self, to: &mut Writer) {
-        to.array(8).uint(VERSION.into()).uint(self.classification as u64).id(&self.customer);
-        to.text(&self.group).text(&self.integrator).text(&self.integrator_version);
-        to.optional(self.instance.as_ref(), |to, id| {
-            to.id(id);
-        });
-        to.text(&self.external_id);
+    /// The same, borrowed.
+    pub fn parts(&self) -> InfrastructureParts<'_> {
+        InfrastructureParts {
+            classification: self.classification,
+            customer: self.customer,
+            group: &self.group,
+            integrator: &self.integrator,
+            integrator_version: &self.integrator_version,
+            instance: self.instance,
+            external_id: &self.external_id,
+        }
     }
 
     /// Reads the block.
@@ -231,26 +233,7 @@ pub struct Message {
 impl Message {
     /// The wire bytes, and where its numbers stand in them.
     pub fn encode(&self) -> (Vec<u8>, Blanks) {
-        // Reserved at once: a block that grows is copied each time.
-        let reserved = |bytes| Writer::on(Vec::with_capacity(bytes));
-        let mut header = reserved(BLOCK_BYTES);
-        let blanks = self.header.write(&mut header);
-        let mut infrastructure = reserved(BLOCK_BYTES);
-        self.infrastructure.write(&mut infrastructure);
-        let data = self.service.payload().map_or(0, |payload| payload.data.len());
-        let mut service = reserved(BLOCK_BYTES + data);
-        self.service.write(&mut service);
-        let (header, infrastructure, service) =
-            (header.into_vec(), infrastructure.into_vec(), service.into_vec());
-        let mut to = Writer::on(Vec::with_capacity(
-            header.len() + infrastructure.len() + service.len() + 16,
-        ));
-        to.array(3).bin_head(header.len());
-        let at = to.len();
-        to.raw(&header).bin(&infrastructure).bin(&service);
-        let blanks =
-            Blanks { sequence_at: at + blanks.sequence_at, order_at: at + blanks.order_at };
-        (to.into_vec(), blanks)
+        encode(&self.header.parts(), &self.infrastructure.parts(), &self.service)
     }
 
     /// Decodes one whole message.
@@ -266,6 +249,30 @@ impl Message {
 
 /// What a block without its payload usually takes, bytes.
 const BLOCK_BYTES: usize = 256;
+
+/// The wire bytes of a message, and where its numbers stand in them.
+fn encode(
+    header: &HeaderParts<'_>,
+    infrastructure: &InfrastructureParts<'_>,
+    service: &Service,
+) -> (Vec<u8>, Blanks) {
+    // Reserved at once: a buffer that grows is copied each time.
+    let data = service.payload().map_or(0, |payload| payload.data.len());
+    let mut block = Writer::on(Vec::with_capacity(BLOCK_BYTES + data));
+    let mut to = Writer::on(Vec::with_capacity(2 * BLOCK_BYTES + data));
+    let blanks = header.write(&mut block);
+    to.array(3).bin_head(block.len());
+    let at = to.len();
+    to.raw(block.written());
+    block.clear();
+    infrastructure.write(&mut block);
+    to.bin(block.written());
+    block.clear();
+    service.write(&mut block);
+    to.bin(block.written());
+    let blanks = Blanks { sequence_at: at + blanks.sequence_at, order_at: at + blanks.order_at };
+    (to.into_vec(), blanks)
+}
 
 /// The three blocks of a message, none of them decoded.
 #[derive(Clone, Copy, Debug)]
@@ -363,14 +370,24 @@ pub struct Unnumbered {
     pub epoch: u64,
 }
 
-impl From<&Message> for Unnumbered {
-    fn from(message: &Message) -> Self {
-        let (bytes, blanks) = message.encode();
-        let h = &message.header;
-        let (precedence, persistence) = (h.id.precedence, h.persistence);
-        let time_to_live_s = h.time_to_live_s;
-        let (origin, epoch) = (h.id.origin, h.id.epoch);
+impl Unnumbered {
+    /// Writes a message from what it is made of; the numbers of its header are blanks.
+    pub fn of(
+        header: &HeaderParts<'_>,
+        infrastructure: &InfrastructureParts<'_>,
+        service: &Service,
+    ) -> Self {
+        let (bytes, blanks) = encode(header, infrastructure, service);
+        let (precedence, persistence) = (header.id.precedence, header.persistence);
+        let time_to_live_s = header.time_to_live_s;
+        let (origin, epoch) = (header.id.origin, header.id.epoch);
         let bytes = bytes.into();
         Self { bytes, blanks, precedence, persistence, time_to_live_s, origin, epoch }
+    }
+}
+
+impl From<&Message> for Unnumbered {
+    fn from(message: &Message) -> Self {
+        Self::of(&message.header.parts(), &message.infrastructure.parts(), &message.service)
     }
 }

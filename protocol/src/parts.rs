@@ -3,11 +3,11 @@ use bytes::Bytes;
 
 use crate::{
     RemoteId, VERSION,
-    codec::{Items, Malformed, Reader},
+    codec::{Items, Malformed, Reader, Writer},
     limits,
     message::{
-        Blocks, Channel, Classification, Destination, Header, Infrastructure, Message, MessageId,
-        Persistence, Precedence, SourceType,
+        Blanks, Blocks, Channel, Classification, Destination, Header, Infrastructure, Message,
+        MessageId, Persistence, Precedence, SourceType,
     },
     service::{Alarm, Data, Event, Payload, Service, Severity, State},
 };
@@ -144,6 +144,31 @@ impl Parts<'_> {
 }
 
 impl<'a> HeaderParts<'a> {
+    pub(crate) fn write(&self, to: &mut Writer) -> Blanks {
+        to.array(18).uint(VERSION.into()).id(&self.id.origin).uint(self.id.epoch);
+        to.uint(self.id.precedence as u64);
+        let sequence_at = to.len() + 1;
+        to.u64(self.id.sequence);
+        let order_at = to.len() + 1;
+        to.u64(self.order).id(&self.source).uint(self.source_type as u64);
+        match &self.destination {
+            Some(DestinationParts::Id(id)) => to.id(id),
+            Some(DestinationParts::Class(class)) => to.text(class),
+            None => to.nil(),
+        };
+        to.uint(self.channel as u64);
+        to.optional(self.answers, |to, id| id.write(to));
+        to.text(self.class).text(self.subclass).int(self.occurred_at).int(self.accepted_at);
+        to.uint(self.persistence as u64);
+        to.optional(self.time_to_live_s, |to, s| {
+            to.uint(s.into());
+        });
+        to.optional(self.traceparent, |to, t| {
+            to.text(t);
+        });
+        Blanks { sequence_at, order_at }
+    }
+
     /// Reads a header block.
     ///
     /// # Errors
@@ -214,6 +239,15 @@ fn read_destination<'a>(from: &mut Reader<'a>) -> Result<DestinationParts<'a>, M
 }
 
 impl<'a> InfrastructureParts<'a> {
+    pub(crate) fn write(&self, to: &mut Writer) {
+        to.array(8).uint(VERSION.into()).uint(self.classification as u64).id(&self.customer);
+        to.text(self.group).text(self.integrator).text(self.integrator_version);
+        to.optional(self.instance.as_ref(), |to, id| {
+            to.id(id);
+        });
+        to.text(self.external_id);
+    }
+
     /// Reads an infrastructure block.
     ///
     /// # Errors

@@ -30,6 +30,16 @@ impl Writer {
         self.out.into()
     }
 
+    /// What was written so far.
+    pub fn written(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// Starts anew in the same buffer.
+    pub fn clear(&mut self) {
+        self.out.clear();
+    }
+
     /// Bytes written so far.
     pub fn len(&self) -> usize {
         self.out.len()

@@ -2,8 +2,9 @@
 use std::sync::{Arc, Mutex};
 
 use protocol::{
-    Header, Infrastructure, Message, MessageId, Precedence, RemoteId,
-    message::{Channel, Classification, Persistence, SourceType},
+    MessageId, Precedence, RemoteId,
+    message::{Channel, Classification, Persistence, SourceType, Unnumbered},
+    parts::{HeaderParts, InfrastructureParts},
     service::Service,
 };
 
@@ -27,15 +28,15 @@ pub struct Author {
 
 /// What differs from message to message of one author.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
+pub struct Draft<'a> {
     /// Who it is about; none: the node.
     pub source: Option<(RemoteId, SourceType)>,
     /// What it is for.
     pub classification: Classification,
     /// Name and version of the integrator; empty for the node's own.
-    pub integrator: (String, String),
+    pub integrator: (&'a str, &'a str),
     /// The platform's own name of the instance; empty for the node's own.
-    pub external_id: String,
+    pub external_id: &'a str,
     /// Finer class.
     pub subclass: String,
     /// How urgent.
@@ -50,14 +51,14 @@ pub struct Draft {
     pub occurred_at: Option<i64>,
 }
 
-impl Default for Draft {
+impl Default for Draft<'_> {
     /// What a node says of itself: urgent, never evicted.
     fn default() -> Self {
         Self {
             source: None,
             classification: Classification::InfrastructureAdministration,
             integrator: Default::default(),
-            external_id: String::new(),
+            external_id: "",
             subclass: String::new(),
             precedence: Precedence::Urgent,
             persistence: Persistence::Assured,
@@ -79,42 +80,41 @@ impl Author {
         (self.clock)()
     }
 
-    /// A forward message that says `service`; its numbers are given by the commit.
-    pub fn message(&self, draft: Draft, service: Service) -> Message {
+    /// A forward message that says `service`, in its wire bytes; its numbers are given by the
+    /// commit.
+    pub fn write(&self, draft: &Draft<'_>, service: &Service) -> Unnumbered {
         let (own, now) = (self.identity(), self.now());
         let (source, source_type) = draft.source.unwrap_or((own.id, self.source_type));
-        Message {
-            header: Header {
-                id: MessageId {
-                    origin: own.id,
-                    epoch: own.epoch,
-                    precedence: draft.precedence,
-                    sequence: 0,
-                },
-                order: 0,
-                source,
-                source_type,
-                destination: None,
-                channel: Channel::Forward,
-                answers: draft.answers,
-                class: service.class().to_owned(),
-                subclass: draft.subclass,
-                occurred_at: draft.occurred_at.unwrap_or(now),
-                accepted_at: now,
-                persistence: draft.persistence,
-                time_to_live_s: draft.time_to_live_s,
-                traceparent: None,
+        let header = HeaderParts {
+            id: MessageId {
+                origin: own.id,
+                epoch: own.epoch,
+                precedence: draft.precedence,
+                sequence: 0,
             },
-            infrastructure: Infrastructure {
-                classification: draft.classification,
-                customer: own.id.cut(0),
-                group: self.group.clone(),
-                integrator: draft.integrator.0,
-                integrator_version: draft.integrator.1,
-                instance: (source.levels() == 3).then_some(source),
-                external_id: draft.external_id,
-            },
-            service,
-        }
+            order: 0,
+            source,
+            source_type,
+            destination: None,
+            channel: Channel::Forward,
+            answers: draft.answers,
+            class: service.class(),
+            subclass: &draft.subclass,
+            occurred_at: draft.occurred_at.unwrap_or(now),
+            accepted_at: now,
+            persistence: draft.persistence,
+            time_to_live_s: draft.time_to_live_s,
+            traceparent: None,
+        };
+        let infrastructure = InfrastructureParts {
+            classification: draft.classification,
+            customer: own.id.cut(0),
+            group: &self.group,
+            integrator: draft.integrator.0,
+            integrator_version: draft.integrator.1,
+            instance: (source.levels() == 3).then_some(source),
+            external_id: draft.external_id,
+        };
+        Unnumbered::of(&header, &infrastructure, service)
     }
 }

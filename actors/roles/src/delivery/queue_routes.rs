@@ -1,8 +1,8 @@
 //! The ways to the durable queue that a role's own actors need, as one thing to hand down.
 use extension::storage::Change;
 use protocol::{
-    Message, MessageId, Refusal, RemoteId, ends::End, heartbeat::Heartbeat, question::Question,
-    run::Run,
+    Message, MessageId, Refusal, RemoteId, ends::End, heartbeat::Heartbeat, message::Unnumbered,
+    question::Question, run::Run,
 };
 use supervision::{ActorRef, AskError, Route};
 
@@ -117,10 +117,10 @@ impl QueueRoutes {
     /// Keeps one message, with changes that are made only where it is kept.
     pub async fn keep_one(
         &self,
-        message: &protocol::Message,
+        message: Unnumbered,
         changes: Vec<Change>,
     ) -> Result<MessageId, QueueError> {
-        let keep = Keep { messages: vec![message.into()], changes: Vec::new(), ends: Vec::new() };
+        let keep = Keep { messages: vec![message], changes: Vec::new(), ends: Vec::new() };
         let each = changes.into_iter().map(|change| (0, change)).collect();
         match self.keep(keep, each).await?.into_iter().next() {
             Some(Ok(Kept::Stored(id) | Kept::Evicted(id))) => Ok(id),

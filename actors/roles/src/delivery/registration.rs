@@ -195,8 +195,9 @@ impl Run {
         let s = &self.settings;
         let (name, roles, version) = (s.name.clone(), s.roles.clone(), s.version.clone());
         let registration = Registration::Node { name, roles, version, nonce };
-        let message = s.author.message(Draft::default(), Service::Registration(registration));
-        let id = s.queue.keep_one(&message, Vec::new()).await?;
+        let service = Service::Registration(registration);
+        let message = s.author.write(&Draft::default(), &service);
+        let id = s.queue.keep_one(message, Vec::new()).await?;
         info!(target: "delivery", message_id = %id, "registration sent");
         self.last = Some(id);
         match s.mode {
@@ -242,9 +243,9 @@ impl Run {
                 let answer = not_supported(other);
                 let s = &self.settings;
                 let draft = Draft { answers: Some(id), ..Draft::default() };
-                let message = s.author.message(draft, answer);
+                let message = s.author.write(&draft, &answer);
                 let now = s.author.now();
-                s.queue.keep_one(&message, s.done.changes(&id, now)).await?;
+                s.queue.keep_one(message, s.done.changes(&id, now)).await?;
                 s.done.note(id, now);
                 self.finish(local, (End::Refused, Refusal::NotSupported.name())).await
             }

@@ -6,10 +6,9 @@ use std::collections::HashSet;
 
 use extension::storage::{Change, StoreError};
 use protocol::{
-    Message, Refusal, RemoteId,
+    Refusal, RemoteId,
     message::Unnumbered,
     registration::InstanceRegistration,
-    service::Service,
     socket::{Call, CallAnswer, CallError, Outcome, Registered, is_integration_module},
 };
 
@@ -19,10 +18,7 @@ use super::{
     normalize::Integrator,
     streams::{Seen, Stream},
 };
-use crate::delivery::{
-    author::{Author, Draft},
-    orders::Kept,
-};
+use crate::delivery::{author::Author, orders::Kept};
 
 /// Capabilities of instances that wait for registration. Key as in the table of instances.
 pub const CAPABILITIES: &str = "instance-capabilities";
@@ -136,7 +132,7 @@ impl Batch {
         }
     }
 
-    fn plan_message(&mut self, desk: &Desk<'_>, call: Call) -> Result<Planned, CallError> {
+    fn plan_message(&mut self, desk: &Desk<'_>, mut call: Call) -> Result<Planned, CallError> {
         match desk.state {
             Registered::Registering => {
                 self.dropped += 1;
@@ -146,7 +142,7 @@ impl Batch {
             Registered::ProxyRegistered => return Err(not_registered(desk)),
             Registered::Registered => {}
         }
-        let name = call.instance().unwrap_or_default().to_owned();
+        let name = call.take_instance();
         let instance = match is_integration_module(&name) {
             true => None,
             false => Some(self.known(desk, &name)?),
@@ -164,7 +160,7 @@ impl Batch {
         let Some((draft, service)) = desk.integrator.normalize(call, about) else {
             return Err(CallError::new(Refusal::Internal, "call sends nothing"));
         };
-        let message = Unnumbered::from(&desk.author.message(draft, service));
+        let message = desk.author.write(&draft, &service);
         if let Some(most) = desk.bytes_per_message.filter(|most| message.bytes.len() > *most) {
             let size = message.bytes.len();
             let detail = format!("the message has {size} bytes; the throttle lets {most} through");
@@ -282,7 +278,7 @@ impl Batch {
             self.instances.push((Some(at), name, instance));
         }
         let (draft, service) = desk.integrator.registration(registrations);
-        self.messages.push(desk.write(draft, service));
+        self.messages.push(desk.author.write(&draft, &service));
         at
     }
 
@@ -300,7 +296,7 @@ impl Batch {
         let at = registered.then(|| {
             let id = desk.instance_id(instance.number);
             let (draft, service) = desk.integrator.removal(id, name);
-            self.messages.push(desk.write(draft, service));
+            self.messages.push(desk.author.write(&draft, &service));
             self.messages.len() - 1
         });
         match at {
@@ -375,11 +371,6 @@ impl Desk<'_> {
 
     fn instance_id(&self, number: u32) -> RemoteId {
         self.integrator.id.child(number).unwrap_or(self.integrator.id)
-    }
-
-    fn write(&self, draft: Draft, service: Service) -> Unnumbered {
-        let message: Message = self.author.message(draft, service);
-        Unnumbered::from(&message)
     }
 }
 

@@ -365,8 +365,8 @@ async fn finish(
     if let (Some(said), false) = (said, is_done) {
         let draft =
             Draft { answers: Some(id), source: source(settings, &local), ..Draft::default() };
-        let message = settings.author.message(draft, said);
-        settings.queue.keep_one(&message, std::mem::take(&mut changes)).await?;
+        let message = settings.author.write(&draft, &said);
+        settings.queue.keep_one(message, std::mem::take(&mut changes)).await?;
         settings.done.note(id, now);
     }
     changes.push(Change::RemoveRow { table: MARKS, key: mark_key(&id) });

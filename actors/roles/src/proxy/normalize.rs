@@ -32,25 +32,25 @@ pub struct Integrator {
 
 impl Integrator {
     /// A draft about the integrator, or about one of its instances by id and external name.
-    pub fn draft(&self, instance: Option<(RemoteId, &str)>) -> Draft {
+    pub fn draft<'a>(&'a self, instance: Option<(RemoteId, &'a str)>) -> Draft<'a> {
         let source = match instance {
             Some((id, _)) => (id, SourceType::Instance),
             None => (self.id, SourceType::Integrator),
         };
         Draft {
             source: Some(source),
-            integrator: (self.name.clone(), self.version.clone()),
-            external_id: instance.map(|(_, name)| name.to_owned()).unwrap_or_default(),
+            integrator: (&self.name, &self.version),
+            external_id: instance.map(|(_, name)| name).unwrap_or_default(),
             ..Draft::default()
         }
     }
 
     /// The draft and the service block of a call that sends something; none for the others.
-    pub fn normalize(
-        &self,
+    pub fn normalize<'a>(
+        &'a self,
         call: Call,
-        instance: Option<(RemoteId, &str)>,
-    ) -> Option<(Draft, Service)> {
+        instance: Option<(RemoteId, &'a str)>,
+    ) -> Option<(Draft<'a>, Service)> {
         let precedence = call.precedence();
         let draft = Draft { precedence, ..self.draft(instance) };
         Some(match call {
@@ -67,10 +67,10 @@ impl Integrator {
                     kind: c.kind,
                     key: c.key,
                     severity: c.severity,
-                    text: one_line(&c.text),
+                    text: one_line(c.text),
                     state: c.state,
                     close_after_s: c.close_after_s,
-                    payload: payload(c.data, &c.encoding),
+                    payload: payload(c.data, c.encoding),
                 };
                 (draft, Service::Alarm(alarm))
             }
@@ -88,8 +88,8 @@ impl Integrator {
                     event_id: c.event_id,
                     severity: c.severity,
                     state: c.state,
-                    text: one_line(&c.text),
-                    payload: payload(c.data, &c.encoding),
+                    text: one_line(c.text),
+                    payload: payload(c.data, c.encoding),
                 };
                 (draft, Service::Event(event))
             }
@@ -102,12 +102,12 @@ impl Integrator {
                     answers: c.answers,
                     ..draft
                 };
-                let payload = payload(c.data, &c.encoding);
+                let payload = payload(c.data, c.encoding);
                 (draft, Service::Data(Data { kind: c.class, subtype: c.subclass, payload }))
             }
             Call::Capabilities(c) => {
                 let draft = Draft { persistence: Persistence::Normal, answers: c.answers, ..draft };
-                let payload = payload(c.capabilities.into(), XML);
+                let payload = payload(c.capabilities.into(), XML.to_owned());
                 (draft, Service::Capabilities(Capabilities { payload }))
             }
             Call::Instance(_) | Call::Instances(_) | Call::Remove(_) => return None,
@@ -115,18 +115,21 @@ impl Integrator {
     }
 
     /// A registration of instances of this integrator, one message (API-9, PRX-31).
-    pub fn registration(&self, instances: Vec<InstanceRegistration>) -> (Draft, Service) {
+    pub fn registration(&self, instances: Vec<InstanceRegistration>) -> (Draft<'_>, Service) {
         (self.draft(None), Service::Registration(Registration::Instances(instances)))
     }
 
     /// That an instance is no more (API-10).
-    pub fn removal(&self, subject: RemoteId, name: &str) -> (Draft, Service) {
+    pub fn removal<'a>(&'a self, subject: RemoteId, name: &'a str) -> (Draft<'a>, Service) {
         (self.draft(Some((subject, name))), Service::Removal(Removal { subject }))
     }
 }
 
 /// Control characters are not for lists and pages: each run of them is one space.
-fn one_line(text: &str) -> String {
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) && text.trim().len() == text.len() {
+        return text;
+    }
     let mut line = String::with_capacity(text.len());
     for part in text.split(char::is_control).map(str::trim).filter(|part| !part.is_empty()) {
         if !line.is_empty() {
@@ -146,9 +149,13 @@ fn subclass_of(class: &str, subclass: &str) -> String {
     }
 }
 
-fn payload(data: Bytes, encoding: &str) -> Payload {
+fn payload(data: Bytes, encoding: String) -> Payload {
     if data.is_empty() && encoding.trim().is_empty() {
         return Payload::default();
+    }
+    let is_plain = |b: u8| b.is_ascii_graphic() && !b.is_ascii_uppercase() && b != b';';
+    if !encoding.is_empty() && encoding.bytes().all(is_plain) {
+        return Payload { encoding, data };
     }
     // Type and subtype are case-insensitive (RFC 2045 §5.1); parameters need not be.
     let encoding = encoding.trim();
@@ -176,8 +183,8 @@ mod tests {
         Integrator { id, name: "snmp".into(), version: "1.2".into() }
     }
 
-    fn normalized(call: Call) -> (Draft, Service) {
-        let of = integrator();
+    fn normalized(call: Call) -> (Draft<'static>, Service) {
+        let of: &'static Integrator = Box::leak(Box::new(integrator()));
         of.normalize(call, Some((of.id.child(17).unwrap(), "192.0.2.7"))).unwrap()
     }
 
@@ -198,7 +205,7 @@ mod tests {
         assert_eq!(&alarm.payload.data[..], b"\x30\x82native");
         assert_eq!(draft.occurred_at, Some(99));
         assert_eq!(draft.classification, Classification::Monitoring);
-        assert_eq!(draft.integrator, ("snmp".into(), "1.2".into()));
+        assert_eq!(draft.integrator, ("snmp", "1.2"));
         assert_eq!(draft.external_id, "192.0.2.7");
         assert_eq!(draft.source.unwrap().1, SourceType::Instance);
     }
@@ -238,7 +245,8 @@ mod tests {
     #[test]
     fn what_concerns_the_integrator_itself_has_no_instance() {
         let call = AlarmCall::new("IntegrationModule", 1, "t", Severity::Minor, "");
-        let (draft, _) = integrator().normalize(Call::Alarm(call), None).unwrap();
+        let of = integrator();
+        let (draft, _) = of.normalize(Call::Alarm(call), None).unwrap();
         assert_eq!(draft.source, Some((integrator().id, SourceType::Integrator)));
         assert_eq!(draft.external_id, "");
     }

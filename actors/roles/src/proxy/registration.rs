@@ -375,11 +375,11 @@ impl Work {
             callbacks: entry.row.callbacks.clone(),
         };
         let service = Service::Registration(registration);
-        let message = self.settings.author.message(integrator.draft(None), service);
+        let message = self.settings.author.write(&integrator.draft(None), &service);
         // Whoever answers must find the way: the name of its queue is on disk before.
         let queue = &self.settings.queue;
         queue.apply(vec![local_row(&integrator.id, name)]).await?;
-        let id = queue.keep_one(&message, Vec::new()).await?;
+        let id = queue.keep_one(message, Vec::new()).await?;
         info!(target: "proxy", integrator = name, message_id = %id, "registration sent");
         entry.last = Some(id);
         entry.registering.sent();

@@ -93,9 +93,8 @@ impl Waiting<'_> {
             registered.push((name, instance));
         }
         let (draft, service) = self.integrator.registration(registrations);
-        let message = self.author.message(draft, service);
-        let keep =
-            Keep { messages: vec![(&message).into()], changes: Vec::new(), ends: Vec::new() };
+        let message = self.author.write(&draft, &service);
+        let keep = Keep { messages: vec![message], changes: Vec::new(), ends: Vec::new() };
         match self.queue.keep(keep, each).await?.into_iter().next() {
             Some(Ok(_)) => {}
             Some(Err(refusal)) => return Err(refusal.into()),
