@@ -23,6 +23,8 @@ use crate::{EXCHANGE_PATH, MEDIA_TYPE};
 const REQUEST_WITHIN: Duration = Duration::from_secs(60);
 /// Open connections of one door: ten thousand proxies that each hold one, and slack.
 const CONNECTIONS_MAX: usize = 25_000;
+/// Bytes reserved for a body before it comes: a full batch, so that its buffer does not grow.
+const RESERVED_BYTES_MAX: usize = limits::BATCH_BYTES_MAX + (64 << 10);
 /// What a child that was refused for now waits, seconds.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -149,7 +151,9 @@ async fn asked(
         Some("zstd") => true,
         Some(_) => return Err(FORM),
     };
-    let body = read(payload, zstd).await.map_err(|refusal| (refusal, status_of(refusal)))?;
+    let length = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let body =
+        read(payload, length, zstd).await.map_err(|refusal| (refusal, status_of(refusal)))?;
     Ok((body, hold))
 }
 
@@ -162,9 +166,10 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Reads a body of at most `EXCHANGE_BYTES_MAX`, also after decompression.
-async fn read(mut payload: web::Payload, zstd: bool) -> Result<Bytes, Refusal> {
-    let mut body = BytesMut::new();
+/// Reads a body of at most `EXCHANGE_BYTES_MAX`, also after decompression. `length` is what the
+/// child says it has, or 0.
+async fn read(mut payload: web::Payload, length: usize, zstd: bool) -> Result<Bytes, Refusal> {
+    let mut body = BytesMut::with_capacity(length.min(RESERVED_BYTES_MAX));
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Refusal::Malformed)?;
         if body.len() + chunk.len() > limits::EXCHANGE_BYTES_MAX {

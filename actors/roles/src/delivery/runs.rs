@@ -145,6 +145,16 @@ impl Gone {
         fresh
     }
 
+    /// Marks the first `count` positions.
+    pub fn mark_all(&mut self, count: u32) {
+        let bytes = (count as usize).div_ceil(8);
+        self.0.resize(bytes.max(self.0.len()), 0);
+        self.0[..count as usize / 8].fill(u8::MAX);
+        if let (Some(last), rest @ 1..) = (self.0.get_mut(count as usize / 8), count % 8) {
+            *last |= (1 << rest) - 1;
+        }
+    }
+
     /// Whether nothing is gone.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|b| *b == 0)
@@ -208,5 +218,16 @@ mod tests {
         let mut gone = Gone::default();
         assert!(gone.is_empty() && gone.mark(9) && !gone.mark(9) && gone.has(9) && !gone.has(8));
         assert_eq!(Gone::from_bytes(&gone.to_bytes()), gone);
+    }
+
+    #[test]
+    fn all_that_is_marked_at_once_is_gone_and_nothing_behind_it() {
+        for count in [1, 7, 8, 9, 64, 1024] {
+            let (mut gone, mut each) = (Gone::default(), Gone::default());
+            gone.mark_all(count);
+            (0..count).for_each(|position| assert!(each.mark(position)));
+            assert_eq!(gone, each);
+            assert!(!gone.has(count));
+        }
     }
 }

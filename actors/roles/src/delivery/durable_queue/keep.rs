@@ -19,7 +19,7 @@ use crate::delivery::{
 
 /// Own messages of one precedence and way, numbered, that become runs.
 #[derive(Default)]
-struct Numbered {
+pub(super) struct Numbered {
     first: u64,
     bytes: Vec<u8>,
     traits: Vec<Traits>,
@@ -41,7 +41,6 @@ impl DurableQueue {
         group.changes.extend(keep.changes);
         self.plan_ends(&keep.ends, group);
         let mut results = Vec::with_capacity(keep.messages.len());
-        let mut forward: [Numbered; 3] = Default::default();
         for message in keep.messages {
             let down = self.keeper.is_some() && is_back(&message.bytes);
             if down {
@@ -68,20 +67,27 @@ impl DurableQueue {
                 }
                 Decision::Discard => results.push(Ok(self.discard(&message, group))),
                 Decision::Admit => {
-                    let run = &mut forward[message.precedence as usize];
+                    let run = &mut group.own[message.precedence as usize];
                     if !run.goes_on_at(self.state.sequence[message.precedence as usize] + 1) {
                         // A number in between went to a message that is not in this run.
-                        self.keep_run(message.precedence, std::mem::take(run), group)?;
+                        let whole = std::mem::take(run);
+                        self.keep_run(message.precedence, whole, group)?;
                     }
-                    let id = self.number(&message, run);
-                    results.push(Ok(Kept::Stored(id)));
+                    let run = &mut group.own[message.precedence as usize];
+                    results.push(Ok(Kept::Stored(self.number(&message, run))));
                 }
             }
         }
-        for (precedence, numbered) in Precedence::ALL.iter().zip(forward) {
+        Ok(results)
+    }
+
+    /// Own messages of one commit become one run a precedence, whoever sent them: here and at each
+    /// node above a run costs more than a message.
+    pub(super) fn keep_own(&mut self, group: &mut Group) -> Result<(), StoreError> {
+        for (precedence, numbered) in Precedence::ALL.iter().zip(std::mem::take(&mut group.own)) {
             self.keep_run(*precedence, numbered, group)?;
         }
-        Ok(results)
+        Ok(())
     }
 
     /// Messages of the records that ended, at the top of the chain.

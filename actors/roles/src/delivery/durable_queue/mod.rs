@@ -117,6 +117,8 @@ struct Group {
     ready: Vec<Ready>,
     state_changed: bool,
     bells: Vec<String>,
+    /// Own messages, by precedence, that no run holds yet.
+    own: [keep::Numbered; 3],
     /// Bytes admitted to `up` by precedence that no run holds yet.
     admitted: [u64; 3],
     /// What is gone of runs when this commit is made.
@@ -302,6 +304,7 @@ impl DurableQueue {
             }
             self.plan(job, &mut group, ctx)
         });
+        let planned = planned.and_then(|()| self.keep_own(&mut group));
         let done = planned.and_then(|()| self.write(&mut group));
         let node = self.settings.node.to_string();
         metrics::histogram!("callhome_store_commit_jobs", "node" => node)
@@ -409,6 +412,8 @@ impl DurableQueue {
                 forward(group, reply, finished)
             }
             Job::Adopt(id, reply) => {
+                // What was numbered before stands under the id of before.
+                self.keep_own(group)?;
                 let adopted = self.plan_adopt(id, group);
                 forward(group, reply, adopted)
             }

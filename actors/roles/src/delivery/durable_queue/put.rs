@@ -187,18 +187,8 @@ impl DurableQueue {
         positions: &[u32],
         group: &mut Group,
     ) -> Result<u32, StoreError> {
-        let sizes = sizes_of(&head.stored.run)?;
         let due = head.stored.due(&head.gone);
-        let (mut count, mut bytes) = (0, 0);
-        for position in positions {
-            let size = sizes.iter().find(|s| s.0 == *position);
-            if let Some((_, size)) = size
-                && head.gone.mark(*position)
-            {
-                count += 1;
-                bytes += *size as i64;
-            }
-        }
+        let (count, bytes) = marked(&mut head, positions)?;
         if count == 0 {
             return Ok(0);
         }
@@ -259,6 +249,29 @@ impl DurableQueue {
             group.changes.push(put_report(&mut self.state, &report));
         }
     }
+}
+
+/// Marks positions of a run gone; how many were not, and their bytes.
+fn marked(head: &mut Head, positions: &[u32]) -> Result<(u32, i64), StoreError> {
+    let run = &head.stored.run;
+    let is_whole = run.header.left_out.is_empty() && head.gone.is_empty();
+    if is_whole && positions.iter().copied().eq(0..run.header.count) {
+        // What mostly happens: the parent has all of it.
+        head.gone.mark_all(run.header.count);
+        return Ok((run.header.count, run.messages.len() as i64));
+    }
+    let (mut count, mut bytes) = (0, 0);
+    let sizes = sizes_of(run)?;
+    for position in positions {
+        let size = sizes.iter().find(|s| s.0 == *position);
+        if let Some((_, size)) = size
+            && head.gone.mark(*position)
+        {
+            count += 1;
+            bytes += *size as i64;
+        }
+    }
+    Ok((count, bytes))
 }
 
 /// The id of the message at a position of a run.
