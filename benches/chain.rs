@@ -19,7 +19,7 @@ use parts::{
     load::{Integrator, Plan},
     median, meter,
     nodes::{Chain, Shape},
-    option,
+    option, rounded,
 };
 use serde_json::{Value, json};
 
@@ -186,8 +186,4 @@ fn summary(settings: &Settings, all: &[Measured]) -> Value {
         "seconds": settings.time.as_secs_f64(),
         "bytes": settings.bytes,
     })
-}
-
-fn rounded(value: f64) -> Value {
-    json!((value * 100.0).round() / 100.0)
 }

@@ -17,7 +17,7 @@ use parts::{
     child::{Child, Mix},
     meter,
     nodes::{Chain, Shape},
-    option,
+    option, rounded,
 };
 use serde_json::{Value, json};
 
@@ -145,8 +145,4 @@ fn took(chain: &Chain, path: &str, least: usize) -> f64 {
 
 fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1000.0
-}
-
-fn rounded(value: f64) -> Value {
-    json!((value * 100.0).round() / 100.0)
 }

@@ -63,12 +63,12 @@ impl Child {
 
     /// Id of a message by its number.
     pub fn id_of(&self, sequence: u64) -> MessageId {
-        MessageId { origin: self.id, epoch: EPOCH, precedence: Precedence::Normal, sequence }
+        id_of(self.id, sequence)
     }
 
     /// The platform's name of the instance that a message is about.
     pub fn instance_of(&self, sequence: u64) -> String {
-        format!("unit-{:05}", sequence % self.mix.instances)
+        instance_of(self.mix, sequence)
     }
 
     /// Words that only this message has.
@@ -153,65 +153,78 @@ impl Child {
     }
 
     fn message(&self, sequence: u64) -> Message {
-        let number = sequence % self.mix.instances;
-        let integrator = self.id.child(1 + (number / INSTANCES_EACH) as u32).expect("an id");
-        let instance = integrator.child(1 + (number % INSTANCES_EACH) as u32).expect("an id");
-        let (service, subclass) = self.service(sequence);
-        let now = jiff::Timestamp::now().as_millisecond();
-        Message {
-            header: Header {
-                id: self.id_of(sequence),
-                order: sequence,
-                source: instance,
-                source_type: SourceType::Instance,
-                destination: None,
-                channel: Channel::Forward,
-                answers: None,
-                class: service.class().to_owned(),
-                subclass: subclass.to_owned(),
-                occurred_at: now,
-                accepted_at: now,
-                persistence: Persistence::Normal,
-                time_to_live_s: None,
-                traceparent: None,
-            },
-            infrastructure: Infrastructure {
-                classification: Classification::Monitoring,
-                customer: self.id.cut(0),
-                group: String::new(),
-                integrator: format!("load-{}", number / INSTANCES_EACH),
-                integrator_version: "1".to_owned(),
-                instance: Some(instance),
-                external_id: self.instance_of(sequence),
-            },
-            service,
-        }
+        message_of(self.id, self.mix, sequence)
     }
+}
 
-    fn service(&self, sequence: u64) -> (Service, &'static str) {
-        let payload = Payload {
-            encoding: "application/octet-stream".to_owned(),
-            data: vec![0x5a; self.mix.bytes].into(),
-        };
-        let text = format!("Fan {} of {} slows", sequence % 8, Self::words_of(sequence));
-        let part = (sequence / self.mix.instances) % 100;
-        if sequence.is_multiple_of(9_973) {
-            let (kind, subtype) = ("audit".to_owned(), String::new());
-            return (Service::Data(Data { kind, subtype, payload }), "audit");
-        }
-        if part < self.mix.alarms {
-            let kind = "fanSlow".to_owned();
-            let (severity, state) = (Severity::Minor, State::Opened);
-            let (key, close_after_s) = (String::new(), None);
-            let alarm = Alarm { kind, key, severity, text, state, close_after_s, payload };
-            return (Service::Alarm(alarm), "");
-        }
-        if part < 2 * self.mix.alarms {
-            let (kind, subtype) = ("performance".to_owned(), "fans".to_owned());
-            return (Service::Data(Data { kind, subtype, payload }), "performance/fans");
-        }
-        let (kind, event_id) = ("fan".to_owned(), String::new());
-        let (severity, state) = (Severity::Information, State::Opened);
-        (Service::Event(Event { kind, event_id, severity, state, text, payload }), "")
+/// The message of that number of a proxy.
+pub fn message_of(origin: RemoteId, mix: Mix, sequence: u64) -> Message {
+    let number = sequence % mix.instances;
+    let integrator = origin.child(1 + (number / INSTANCES_EACH) as u32).expect("an id");
+    let instance = integrator.child(1 + (number % INSTANCES_EACH) as u32).expect("an id");
+    let (service, subclass) = service(mix, sequence);
+    let now = jiff::Timestamp::now().as_millisecond();
+    Message {
+        header: Header {
+            id: id_of(origin, sequence),
+            order: sequence,
+            source: instance,
+            source_type: SourceType::Instance,
+            destination: None,
+            channel: Channel::Forward,
+            answers: None,
+            class: service.class().to_owned(),
+            subclass: subclass.to_owned(),
+            occurred_at: now,
+            accepted_at: now,
+            persistence: Persistence::Normal,
+            time_to_live_s: None,
+            traceparent: None,
+        },
+        infrastructure: Infrastructure {
+            classification: Classification::Monitoring,
+            customer: origin.cut(0),
+            group: String::new(),
+            integrator: format!("load-{}", number / INSTANCES_EACH),
+            integrator_version: "1".to_owned(),
+            instance: Some(instance),
+            external_id: instance_of(mix, sequence),
+        },
+        service,
     }
+}
+
+fn service(mix: Mix, sequence: u64) -> (Service, &'static str) {
+    let payload = Payload {
+        encoding: "application/octet-stream".to_owned(),
+        data: vec![0x5a; mix.bytes].into(),
+    };
+    let text = format!("Fan {} of {} slows", sequence % 8, Child::words_of(sequence));
+    let part = (sequence / mix.instances) % 100;
+    if sequence.is_multiple_of(9_973) {
+        let (kind, subtype) = ("audit".to_owned(), String::new());
+        return (Service::Data(Data { kind, subtype, payload }), "audit");
+    }
+    if part < mix.alarms {
+        let kind = "fanSlow".to_owned();
+        let (severity, state) = (Severity::Minor, State::Opened);
+        let (key, close_after_s) = (String::new(), None);
+        let alarm = Alarm { kind, key, severity, text, state, close_after_s, payload };
+        return (Service::Alarm(alarm), "");
+    }
+    if part < 2 * mix.alarms {
+        let (kind, subtype) = ("performance".to_owned(), "fans".to_owned());
+        return (Service::Data(Data { kind, subtype, payload }), "performance/fans");
+    }
+    let (kind, event_id) = ("fan".to_owned(), String::new());
+    let (severity, state) = (Severity::Information, State::Opened);
+    (Service::Event(Event { kind, event_id, severity, state, text, payload }), "")
+}
+
+fn id_of(origin: RemoteId, sequence: u64) -> MessageId {
+    MessageId { origin, epoch: EPOCH, precedence: Precedence::Normal, sequence }
+}
+
+fn instance_of(mix: Mix, sequence: u64) -> String {
+    format!("unit-{:05}", sequence % mix.instances)
 }

@@ -35,8 +35,27 @@ pub fn machine_cpu_us() -> u64 {
 
 /// Most memory a process had, MiB.
 pub fn peak_mib(pid: u32) -> f64 {
+    status_mib(pid, "VmHWM:")
+}
+
+/// Memory a process has, MiB.
+pub fn rss_mib(pid: u32) -> f64 {
+    status_mib(pid, "VmRSS:")
+}
+
+/// A process and those it started.
+pub fn with_children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let of_task =
+        tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children: String = of_task.collect();
+    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    std::iter::once(pid).chain(children).collect()
+}
+
+fn status_mib(pid: u32, name: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("VmHWM");
+    let line = status.lines().find(|l| l.starts_with(name)).expect("a line of that name");
     let kib: f64 = line.split_whitespace().nth(1).expect("a value").parse().expect("kB");
     kib / 1024.0
 }

@@ -20,6 +20,19 @@ pub fn flag(name: &str) -> bool {
     std::env::args().any(|a| a == name)
 }
 
+/// A figure with two digits behind the point.
+pub fn rounded(value: f64) -> serde_json::Value {
+    serde_json::json!((value * 100.0).round() / 100.0)
+}
+
+/// The value below which so many of a hundred lie; 0 of none.
+pub fn percentile(values: &[f64], percent: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted.get(at.max(1) - 1).copied().unwrap_or(0.0)
+}
+
 /// The middle one, the mean of both in an even number; 0 of none.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

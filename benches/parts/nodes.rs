@@ -14,6 +14,8 @@ pub enum Shape {
     One,
     /// The provider alone: what is below it is played.
     Top,
+    /// An MLM and the provider: what is below the MLM is played.
+    Hop,
 }
 
 /// One process of the chain.
@@ -80,6 +82,7 @@ impl Chain {
             Shape::Three => THREE.iter().map(made).collect(),
             Shape::Four => FOUR.iter().map(made).collect(),
             Shape::Top => THREE.iter().skip(2).map(made).collect(),
+            Shape::Hop => THREE.iter().skip(1).map(made).collect(),
         };
         let socket = nodes[0].folder.join("i.sock");
         let (top, port) = (nodes.len() - 1, free_port());
@@ -87,9 +90,10 @@ impl Chain {
         let mut chain = Self { nodes, socket, customer, door };
         let ports: Vec<u16> = (0..top).map(|_| free_port()).collect();
         for i in (0..=top).rev() {
-            let whose = if i < 2 && top > 0 { &chain.customer } else { PROVIDER };
+            let is_customers = ["proxy", "mlm"].contains(&chain.nodes[i].name);
+            let whose = if is_customers { &chain.customer } else { PROVIDER };
             let below = i.checked_sub(1).map(|below| ports[below]);
-            let door = below.or((shape == Shape::Top).then_some(port));
+            let door = below.or(matches!(shape, Shape::Top | Shape::Hop).then_some(port));
             let text = configuration(&chain.nodes[i], whose, ports.get(i).copied(), door);
             let node = &mut chain.nodes[i];
             std::fs::write(node.folder.join("callhome.xml"), text).expect("written");
@@ -170,16 +174,22 @@ impl Chain {
 }
 
 impl Node {
-    fn start(&mut self) {
+    /// Starts it, and waits until it is ready.
+    pub fn start(&mut self) {
         let data = self.folder.display().to_string();
         let mut arguments = vec!["node", "--insecure", "--data", &data, "--log", "warn"];
         self.roles.iter().for_each(|role| arguments.extend(["--role", role]));
         self.process = Some(Process::start(&arguments));
     }
 
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        self.process.as_mut().expect("it runs").kill();
+    }
+
     /// Ends it without warning, and starts it again.
     pub fn kill_and_start(&mut self) {
-        self.process.as_mut().expect("it runs").kill();
+        self.kill();
         self.start();
     }
 
