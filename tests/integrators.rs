@@ -350,3 +350,56 @@ fn integrators_that_came_and_went_are_shown_so_within_seconds() {
         assert_eq!(node["state"], "operational", "{node}");
     }
 }
+
+/// The complaints in a log of JSON lines: how many were logged for themselves, how many more those
+/// lines tell of, and what the lines about the rest of a burst said.
+fn complaints(log: &str, field: &str) -> (u64, u64, Vec<String>) {
+    let (mut single, mut more, mut rests) = (0, 0, Vec::new());
+    for line in log.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok()) {
+        if line["message"].as_str().is_some_and(|m| m.ends_with("passed over in the log")) {
+            more += line["also"].as_u64().unwrap();
+            rests.push(line["reasons"].as_str().unwrap().to_owned());
+        } else if let Some(also) = line[field].as_u64() {
+            single += 1;
+            more += also;
+        }
+    }
+    (single, more, rests)
+}
+
+// Malformed input is logged at most once a second, and the rest of a burst is told though nothing
+// bad ever comes again.
+#[test]
+fn a_burst_of_bad_input_is_told_whole_with_its_reasons() {
+    const BURST: u64 = 40;
+    let chain = Chain::start("");
+    let (socket, spill) = (chain.socket(), chain.nodes[0].folder.join("spill"));
+    let words = |kind: &str, more: &[&str]| {
+        let (socket, spill) = (socket.display().to_string(), spill.display().to_string());
+        let mut all = vec!["integrator", kind, "--socket", &socket, "--spill", &spill];
+        all.extend(more);
+        Process::start(&all)
+    };
+    let snmp = words("snmp", &["--listen", "127.0.0.1:0"]);
+    let syslog = words("syslog", &["--listen-tcp", "127.0.0.1:0"]);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for n in 0..BURST {
+        let bad: &[u8] = if n % 2 == 0 { b"nonsense" } else { &[0x30, 0x30, 2, 1, 1] };
+        sender.send_to(bad, snmp.word("udp")).unwrap();
+        let mut stream = TcpStream::connect(syslog.word("tcp")).unwrap();
+        stream.write_all(b"99999999 <13>too long").unwrap();
+    }
+    for (process, field, reasons) in
+        [(&snmp, "also", &["not_snmp", "truncated"][..]), (&syslog, "quiet", &["count_too_large"])]
+    {
+        let rests = wait_for("the rest of the burst", || {
+            let (single, more, rests) = complaints(&process.log(), field);
+            assert!(single + more <= BURST, "{}", process.log());
+            (single + more == BURST).then_some(rests)
+        });
+        assert!(!rests.is_empty(), "{}", process.log());
+        for reason in reasons {
+            assert!(rests.iter().any(|rest| rest.contains(reason)), "{rests:?}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -311,45 +311,9 @@ fn no_signals(error: std::io::Error) -> IntegratorError {
     IntegratorError::Internal(format!("cannot listen for signals: {error}"))
 }
 
-/// How often complaints that a sender can cause at will are logged, milliseconds.
-const COMPLAINT_EACH_MS: u64 = 1_000;
-
-/// Lets complaints through at most once a second, so that nobody fills a log from outside.
-#[derive(Debug, Default)]
-pub struct Quiet {
-    /// When the last one spoke, and how many were passed over since.
-    last: Mutex<Option<(u64, u64)>>,
-}
-
-impl Quiet {
-    /// Whether one may be logged at `now_ms` of a monotonic clock; then how many were passed over
-    /// since the last.
-    pub fn may_speak(&self, now_ms: u64) -> Option<u64> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *last {
-            Some((spoke_ms, passed)) if now_ms.saturating_sub(*spoke_ms) < COMPLAINT_EACH_MS => {
-                *passed += 1;
-                None
-            }
-            other => {
-                let passed = other.take().map_or(0, |(_, passed)| passed);
-                *other = Some((now_ms, 0));
-                Some(passed)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn complaints_are_let_through_once_a_second() {
-        let quiet = Quiet::default();
-        let spoken: Vec<_> = [0, 1, 999, 1_000, 1_001, 5_000].map(|at| quiet.may_speak(at)).into();
-        assert_eq!(spoken, [Some(0), None, None, Some(2), None, Some(1)]);
-    }
 
     #[test]
     fn each_error_has_its_exit_code() {

@@ -8,6 +8,7 @@ pub mod common;
 pub mod counters;
 pub mod inventory;
 pub mod proxy;
+pub mod quiet;
 pub mod rules;
 pub mod sink;
 pub mod snmp;

@@ -12,8 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::facts::TrapFacts;
 use super::message::{self, Message};
 use super::recent::Recent;
-use crate::common::{LiveRules, Quiet};
+use crate::common::LiveRules;
 use crate::counters::Counters;
+use crate::quiet::Quiet;
 use crate::sink::{Call, Emitted, Refused, Sink, calls_of};
 
 /// The largest UDP payload, bytes.
@@ -30,6 +31,9 @@ const RETRY_UP_TO: Duration = Duration::from_secs(5);
 
 /// How long a stop waits for what was received, as the nodes' drain does by default.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// What was passed over in the log.
+const COMPLAINTS: &str = "datagrams that were not taken";
 
 /// Whether what a trap said was accepted: not known yet, yes, or no.
 type Fate = watch::Receiver<Option<bool>>;
@@ -99,7 +103,9 @@ impl Receiver {
                 }
                 // An ICMP answer to one of our own responses: nothing is wrong with the socket.
                 Some((_, Err(error))) => {
-                    self.complain(|also| tracing::warn!(%error, also, "datagram not received"));
+                    self.complain("not_received", |also| {
+                        tracing::warn!(%error, also, "datagram not received");
+                    });
                     tokio::task::yield_now().await;
                 }
                 None => return,
@@ -154,8 +160,8 @@ impl Receiver {
             Ok(message) => message,
             Err(malformed) => {
                 self.counters.malformed(malformed.reason());
-                self.complain(|also| {
-                    let reason = malformed.reason();
+                let reason = malformed.reason();
+                self.complain(reason, |also| {
                     tracing::warn!(source = %from, reason, also, "datagram is no trap");
                 });
                 return Taken::Done;
@@ -164,7 +170,7 @@ impl Receiver {
         self.counters.received();
         if !self.communities.is_empty() && !self.communities.contains(&message.community) {
             self.counters.dropped();
-            self.complain(|also| {
+            self.complain("community", |also| {
                 tracing::warn!(source = %from, also, "trap with a community not allowed dropped");
             });
             return Taken::Done;
@@ -247,8 +253,8 @@ impl Receiver {
             if let Err(refused) = answered {
                 accepted = false;
                 self.counters.dropped();
-                self.complain(|also| {
-                    let refusal = refused.refusal.name();
+                let refusal = refused.refusal.name();
+                self.complain(refusal, |also| {
                     let instance = call.instance.as_str();
                     tracing::warn!(refusal, instance, also, "call refused");
                 });
@@ -277,17 +283,26 @@ impl Receiver {
 
     async fn respond(&self, socket: &UdpSocket, response: &[u8], to: SocketAddr) {
         if let Err(error) = socket.send_to(response, to).await {
-            self.complain(|also| {
+            self.complain("not_answered", |also| {
                 tracing::warn!(%error, peer = %to, also, "inform not answered");
             });
         }
     }
 
     /// Logs at most once a second; `say` is told how many were passed over since.
-    fn complain(&self, say: impl FnOnce(u64)) {
-        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if let Some(passed_over) = self.complaints.may_speak(now_ms) {
+    fn complain(&self, about: &'static str, say: impl FnOnce(u64)) {
+        if let Some(passed_over) = self.complaints.may_speak(about) {
             say(passed_over);
         }
+    }
+
+    /// Logs what the log passed over and no later line tells of, for as long as it is polled.
+    pub async fn tell_rests(&self) {
+        self.complaints.tell_rests(COMPLAINTS).await;
+    }
+
+    /// Logs what the log passed over: at the end.
+    pub fn tell_rest(&self) {
+        self.complaints.tell_rest(COMPLAINTS);
     }
 }

@@ -82,6 +82,7 @@ pub async fn run_until(
         _ = receiving.join_next() => {
             Err(IntegratorError::Internal("a receiver ended".to_owned()))
         }
+        () = receiver.tell_rests() => Ok(()),
     };
     // Receivers that are gone already need not be told.
     let _ = stopping.send(true);
@@ -89,6 +90,7 @@ pub async fn run_until(
     if !receiver.drained().await {
         tracing::error!("stopped before the proxy had taken all that was received");
     }
+    receiver.tell_rest();
     ended
 }
 

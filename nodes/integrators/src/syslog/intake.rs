@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,10 +15,10 @@ use protocol::service::Payload;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::message::Received;
-use super::occasionally::{Occasionally, say_now};
 use super::parse::{Clock, parse, trimmed};
 use crate::common::LiveRules;
 use crate::counters::Counters;
+use crate::quiet::Quiet;
 use crate::sink::{Call, Emitted, Refused, Sink, calls_of};
 
 /// Bytes of lines that the sink has not accepted, over all listeners: while they are there nothing
@@ -28,6 +28,9 @@ pub const IN_FLIGHT_BYTES: usize = 16 * 1024 * 1024;
 const LINE_BYTES: usize = 1024;
 /// Milliseconds until a line that the proxy cannot take now is offered again.
 const AGAIN_MS: u64 = 1000;
+/// What was passed over in the log.
+const MALFORMED: &str = "lines that could not be read";
+const REFUSED: &str = "lines that the proxy refused";
 
 /// Lines that the sink has, but has not accepted.
 pub(super) type Pending<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>;
@@ -40,8 +43,8 @@ pub(super) struct Intake {
     pub(super) counters: Counters,
     zone: TimeZone,
     room: Arc<Semaphore>,
-    refusals: Mutex<Occasionally>,
-    malformed: Mutex<Occasionally>,
+    refusals: Quiet,
+    malformed: Quiet,
 }
 
 impl Intake {
@@ -52,8 +55,8 @@ impl Intake {
             sink,
             zone: TimeZone::system(),
             room: Arc::new(Semaphore::new(IN_FLIGHT_BYTES)),
-            refusals: Mutex::default(),
-            malformed: Mutex::default(),
+            refusals: Quiet::default(),
+            malformed: Quiet::default(),
         }
     }
 
@@ -135,7 +138,7 @@ impl Intake {
     }
 
     fn tell(&self, refused: &Refused, what: &str) {
-        if let Some(quiet) = say_now(&self.refusals) {
+        if let Some(quiet) = self.refusals.may_speak(refused.refusal.name()) {
             let (refusal, detail) = (&refused.refusal, &refused.detail);
             tracing::warn!(%refusal, detail, quiet, "{what}");
         }
@@ -144,9 +147,22 @@ impl Intake {
     /// Counts what could not be read, and logs why.
     pub(super) fn malformed(&self, reason: &'static str, peer: IpAddr, detail: &str) {
         self.counters.malformed(reason);
-        if let Some(quiet) = say_now(&self.malformed) {
+        if let Some(quiet) = self.malformed.may_speak(reason) {
             tracing::warn!(reason, %peer, quiet, "{detail}");
         }
+    }
+
+    /// Logs what the log passed over and no later line tells of, for as long as it is polled.
+    pub(super) async fn tell_rests(&self) {
+        let malformed = self.malformed.tell_rests(MALFORMED);
+        let refusals = self.refusals.tell_rests(REFUSED);
+        futures_util::future::join(malformed, refusals).await;
+    }
+
+    /// Logs what the log passed over: at the end.
+    pub(super) fn tell_rest(&self) {
+        self.malformed.tell_rest(MALFORMED);
+        self.refusals.tell_rest(REFUSED);
     }
 }
 

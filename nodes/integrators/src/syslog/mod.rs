@@ -4,7 +4,6 @@ pub mod framing;
 mod intake;
 mod listen;
 pub mod message;
-mod occasionally;
 pub mod parse;
 mod rfc3164;
 mod rfc5424;
@@ -188,9 +187,11 @@ pub async fn run_until(
             Err(error) => format!("a listener broke off: {error}"),
             Ok(()) => "a listener ended by itself".into(),
         })),
+        () = intake.tell_rests() => Ok(()),
     };
     let _ = stopping.send(true);
     while listeners.join_next().await.is_some() {}
+    intake.tell_rest();
     ended
 }
 
