@@ -167,6 +167,7 @@ fn integrators_are_answered_while_the_mlm_hangs() {
             encoding: String::new(),
             qos: Qos::default(),
             answers: None,
+            once: None,
             seq: None,
         };
         // One after the other: none waits for the one before to have left.

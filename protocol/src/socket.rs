@@ -3,6 +3,9 @@
 //! A frame is a `u32` big-endian length and a MessagePack-RPC array; params and results are maps
 //! whose unknown keys are ignored. What is written here is byte for byte what
 //! `ipc-frames.txt` shows; what is read may have any valid form and order of keys.
+//!
+//! Beyond the contract's lists there are the notice `counters` ([`Counters`]), and with `alarm`,
+//! `event` and `data` the key `once` ([`Call::once`]).
 
 mod answer;
 mod call;
@@ -12,11 +15,11 @@ mod counters;
 mod fields;
 mod frame;
 mod hello;
+mod qos;
 
 pub use answer::{CallAnswer, CallError, Outcome, ReadError, rs};
 pub use call::{
-    AlarmCall, Bye, Call, CapabilitiesCall, DataCall, EventCall, InstanceCall, InstancesCall, Qos,
-    RemoveCall,
+    AlarmCall, Call, CapabilitiesCall, DataCall, EventCall, InstanceCall, InstancesCall, RemoveCall,
 };
 pub use callback::{
     ActionRequest, CallbackAnswer, CallbackError, CallbackRequest, CapabilitiesRequest,
@@ -25,7 +28,8 @@ pub use callback::{
 pub use counters::{Counters, REASON_BYTES_MAX, REASONS_MAX};
 pub use fields::{Fields, Map};
 pub use frame::{BadFrame, Frame, Frames};
-pub use hello::{Callback, Hello, HelloAnswer, Notice, Registered};
+pub use hello::{Bye, Callback, Hello, HelloAnswer, Notice, Registered};
+pub use qos::Qos;
 
 /// The version of the protocol spoken here.
 pub const PROTOCOL: u32 = 1;

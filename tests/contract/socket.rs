@@ -9,7 +9,7 @@ use std::{
 use rmpv::Value;
 
 use crate::{
-    sandbox::{LONG, chain::Chain, wait_for},
+    sandbox::{LONG, callhome, chain::Chain, wait_for},
     support::{alarm, shared},
 };
 
@@ -343,4 +343,48 @@ fn refusals_have_the_codes_of_the_c_library() {
     let method = raw.ask(6, "dance", map(&[]));
     assert!(!method[2].is_nil(), "{method}");
     assert_eq!(raw.ask(7, "bye", map(&[]))[2], Value::Nil);
+}
+
+// A call that says what tells it from all others is stored once: under another number, over
+// another connection, after the proxy was killed, and by the command for scripts.
+#[test]
+fn a_call_with_a_once_is_stored_once_however_it_comes_again() {
+    let mut chain = Chain::start("");
+    let alarm = |text: &str, once: &[u8]| {
+        map(&[
+            ("instance", "press-1".into()),
+            ("occurred_at_ms", jiff::Timestamp::now().as_millisecond().into()),
+            ("type", "oil".into()),
+            ("severity", "major".into()),
+            ("text", text.into()),
+            ("once", Value::Binary(once.to_vec())),
+        ])
+    };
+    let outcome = |answer: &Value| field(&answer[3], "outcome").as_str().unwrap().to_owned();
+    let mut raw = Raw::hello(&chain.socket(), "plant");
+    raw.ask(2, "instance", map(&[("instance", "press-1".into())]));
+    assert_eq!(outcome(&raw.ask(3, "alarm", alarm("first", b"k1"))), "stored");
+    assert_eq!(outcome(&raw.ask(4, "alarm", alarm("again", b"k1"))), "duplicate");
+    assert_eq!(outcome(&raw.ask(5, "alarm", alarm("other", b"k2"))), "stored");
+    for (once, errno) in [(&b""[..], 22), (&[7; 65], 90)] {
+        let refused = raw.ask(6, "alarm", alarm("wrong", once));
+        assert_eq!(field(&refused[2], "errno").as_i64(), Some(errno), "{refused}");
+    }
+    drop(raw);
+    chain.kill(0);
+    let mut raw = Raw::hello(&chain.socket(), "plant");
+    assert_eq!(outcome(&raw.ask(2, "alarm", alarm("again", b"k1"))), "duplicate");
+    assert_eq!(outcome(&raw.ask(3, "alarm", alarm("third", &[7; 64]))), "stored");
+    let socket = chain.socket().display().to_string();
+    let send = |text: &str| {
+        let place = ["send", "event", "--socket", &socket, "--instance", "press-1", "-o", "json"];
+        let what = ["--type", "t", "--severity", "minor", "--text", text, "--once", "run-7"];
+        let output = callhome(&[&place[..], &what].concat());
+        assert!(output.status.success(), "{}", crate::sandbox::text(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["outcome"].clone()
+    };
+    assert_eq!([send("by hand"), send("by hand again")], ["stored", "duplicate"]);
+    wait_for("the last", || (chain.api("/events")["items"].as_array()?.len() == 1).then_some(()));
+    let list = chain.api("/messages?class=alarm&limit=100");
+    assert_eq!(list["items"].as_array().unwrap().len(), 3, "{list}");
 }

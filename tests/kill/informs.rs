@@ -30,10 +30,9 @@ const TEXT: &[u8] = &[0x2b, 6, 1, 4, 1, 0xbf, 8, 2, 3, 2, 2];
 /// One that was answered.
 pub struct Answered {
     pub text: String,
-    /// How often it may be stored: once, and once more for each kill of the integrator between its
-    /// first sending and its answer. The integrator that died knew the repeat from its memory; the
-    /// next one cannot, and that it was stored before its answer was lost is what an inform is for.
-    pub copies_max: usize,
+    /// Whether the integrator was killed between its first sending and its answer: the one that
+    /// died may have had it stored, and the next one cannot know.
+    pub met_a_kill: bool,
 }
 
 fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
@@ -105,8 +104,8 @@ pub fn send(
             // An answer to a repeat finds it gone.
             let id = answered(&answer[..length]);
             let Some(open) = id.and_then(|id| open.remove(&id)) else { continue };
-            let copies_max = 1 + lives.load(Ordering::SeqCst) - open.life;
-            done.push(Answered { text: open.text, copies_max });
+            let met_a_kill = lives.load(Ordering::SeqCst) > open.life;
+            done.push(Answered { text: open.text, met_a_kill });
         }
         done
     })
@@ -130,8 +129,8 @@ pub fn send_by_net_snmp(
             command.args(["", "1.3.6.1.4.1.8072.2.3.0.1", "1.3.6.1.4.1.8072.2.3.2.2", "s", &text]);
             let output = command.output().expect("snmpinform runs: apt-get install snmp");
             assert!(output.status.success(), "{}", super::sandbox::text(&output.stderr));
-            let copies_max = 1 + lives.load(Ordering::SeqCst) - life;
-            done.push(Answered { text, copies_max });
+            let met_a_kill = lives.load(Ordering::SeqCst) > life;
+            done.push(Answered { text, met_a_kill });
             std::thread::sleep(Duration::from_millis(500));
         }
         done

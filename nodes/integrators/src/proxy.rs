@@ -179,7 +179,7 @@ fn refused(error: CallError) -> Refused {
 
 /// The same call in the words of the integrator API.
 fn api_call(call: Call) -> ApiCall {
-    let Call { instance, occurred_at_ms, what, quality } = call;
+    let Call { instance, occurred_at_ms, what, quality, once } = call;
     let qos = qos(quality);
     match what {
         What::Alarm(alarm) => ApiCall::Alarm(AlarmCall {
@@ -195,6 +195,7 @@ fn api_call(call: Call) -> ApiCall {
             encoding: alarm.payload.encoding,
             qos,
             answers: None,
+            once,
             seq: None,
         }),
         What::Event(event) => ApiCall::Event(EventCall {
@@ -209,6 +210,7 @@ fn api_call(call: Call) -> ApiCall {
             encoding: event.payload.encoding,
             qos,
             answers: None,
+            once,
             seq: None,
         }),
         What::Data(data) => ApiCall::Data(DataCall {
@@ -219,6 +221,7 @@ fn api_call(call: Call) -> ApiCall {
             encoding: data.payload.encoding,
             qos,
             answers: None,
+            once,
             seq: None,
         }),
     }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use protocol::message::Persistence;
 use protocol::service::{Alarm, Data, Event, Payload, State};
 use protocol::{Precedence, Refusal};
@@ -21,6 +22,9 @@ pub struct Call {
     pub what: What,
     /// How it travels.
     pub quality: Quality,
+    /// What tells it from all others, where its sender may repeat it to another process: the proxy
+    /// stores it once.
+    pub once: Option<Bytes>,
 }
 
 /// What a call says.
@@ -93,7 +97,10 @@ pub fn calls_of(judged: &Judgement<'_>, occurred_at_ms: i64, payload: &Payload) 
         persistence: judged.persistence,
         time_to_live_s: judged.ttl_s,
     };
-    let call = |what| Call { instance: judged.instance.clone(), occurred_at_ms, what, quality };
+    let call = |what| {
+        let instance = judged.instance.clone();
+        Call { instance, occurred_at_ms, what, quality, once: None }
+    };
     let alarm = |kind: &str, state, close_after_s| {
         What::Alarm(Alarm {
             kind: kind.to_owned(),

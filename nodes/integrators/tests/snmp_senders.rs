@@ -307,3 +307,27 @@ async fn inform_is_answered_out_of_the_spill_while_no_proxy_is_there() {
     assert!(sink.close(Duration::from_secs(30)).await, "what is in the spill holds nobody up");
     assert!(std::fs::read_dir(&spill).unwrap().next().is_some());
 }
+
+// The sender of an inform repeats it to whichever process it finds: each makes the same of it, so
+// that the proxy knows it again. A trap is not repeated, so two that look alike are two.
+#[tokio::test]
+async fn inform_is_the_same_call_to_the_next_process_and_a_trap_is_not() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/snmp/captured");
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let (inform, trap) = (read("v2c-inform.bin"), read("v2c-authfail.bin"));
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let mut running = Running::accepting("127.0.0.1:0").await;
+        for (socket, datagram) in [(&sender, &inform), (&sender, &trap), (&other, &inform)] {
+            socket.send_to(datagram, running.address).unwrap();
+            keys.push(running.call().await.once);
+        }
+        assert_eq!(running.end().await, []);
+    }
+    let [first, trap, other, again, trap_again, other_again] = &keys[..] else { panic!() };
+    assert!(first.is_some() && first == again, "{keys:?}");
+    assert_eq!((trap, trap_again), (&None, &None));
+    assert!(other.is_some() && other == other_again && first != other, "{keys:?}");
+}

@@ -11,7 +11,10 @@ use integrator_api::{
     Accepted, AlarmCall, Call, CallError, Client, DataCall, EventCall, MessageId, Options, Outcome,
     Persistence, Precedence, Qos, Registered, Severity, State, Verdict,
 };
-use protocol::{limits::DATA_BYTES_MAX, media::is_media_type};
+use protocol::{
+    limits::{DATA_BYTES_MAX, ONCE_BYTES_MAX},
+    media::is_media_type,
+};
 
 use super::common::{Common, Failure, Format, Given, exit, finish, note};
 
@@ -93,6 +96,9 @@ pub struct SendArgs {
     /// Never evict it from a full queue
     #[arg(long)]
     pub assured: bool,
+    /// What tells it from all others: sent again within 10 minutes, it is stored once
+    #[arg(long, value_name = "KEY", value_parser = once)]
+    pub once: Option<String>,
     /// The request it answers
     #[arg(long, value_name = "MESSAGE-ID")]
     pub answers: Option<MessageId>,
@@ -120,6 +126,13 @@ fn media_type(text: &str) -> Result<String, String> {
     match text.is_empty() || is_media_type(text) {
         true => Ok(text.to_owned()),
         false => Err("not a media type, such as text/plain or application/json".to_owned()),
+    }
+}
+
+fn once(text: &str) -> Result<String, String> {
+    match (1..=ONCE_BYTES_MAX).contains(&text.len()) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("it has 1 to {ONCE_BYTES_MAX} bytes")),
     }
 }
 
@@ -238,16 +251,17 @@ fn call(args: &SendArgs, payload: Vec<u8>, now: jiff::Timestamp) -> Result<Call,
     let severity = args.severity.unwrap_or(Severity::Unknown);
     let state = args.state.unwrap_or(State::Opened);
     let instance = args.instance.as_str();
+    let once = args.once.clone().map(Into::into);
     Ok(match kind {
         Kind::Alarm => {
             let key = text(&args.key);
             let alarm = AlarmCall::new(instance, at, &type_, severity, &line);
-            Call::Alarm(AlarmCall { key, state, data, encoding, qos, answers, ..alarm })
+            Call::Alarm(AlarmCall { key, state, data, encoding, qos, answers, once, ..alarm })
         }
         Kind::Event => {
             let event_id = text(&args.event_id);
             let event = EventCall::new(instance, at, &type_, severity, &line);
-            Call::Event(EventCall { event_id, state, data, encoding, qos, answers, ..event })
+            Call::Event(EventCall { event_id, state, data, encoding, qos, answers, once, ..event })
         }
         Kind::Data => Call::Data(DataCall {
             instance: instance.to_owned(),
@@ -257,6 +271,7 @@ fn call(args: &SendArgs, payload: Vec<u8>, now: jiff::Timestamp) -> Result<Call,
             encoding,
             qos,
             answers,
+            once,
             seq: None,
         }),
     })
@@ -276,6 +291,7 @@ fn print(accepted: &Accepted, json: bool) -> Result<(), Failure> {
     out.flush()?;
     match outcome {
         Some(Outcome::Evicted) => note("evicted: the proxy's queue has no room for bulk"),
+        Some(Outcome::Duplicate) => note("duplicate: it is stored already"),
         Some(Outcome::Dropped) => note("dropped: the proxy is not registered yet"),
         _ => {}
     }

@@ -4,31 +4,15 @@ use bytes::Bytes;
 use super::{
     CallError,
     fields::{Fields, Map, missing},
+    qos::Qos,
 };
 use crate::{
     MessageId, Refusal,
-    limits::{DATA_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX},
-    message::{Persistence, Precedence},
+    limits::{DATA_BYTES_MAX, NAME_BYTES_MAX, ONCE_BYTES_MAX, TEXT_BYTES_MAX},
+    message::Precedence,
     registration::INSTANCES_MAX,
     service::{Severity, State},
 };
-
-/// How a message is queued (API-20).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Qos {
-    /// None: the contract's default, see [`Call::precedence`].
-    pub precedence: Option<Precedence>,
-    /// Whether a full queue may evict it.
-    pub persistence: Persistence,
-    /// Seconds until it is of no use; none: for ever.
-    pub time_to_live_s: Option<u32>,
-}
-
-impl Default for Qos {
-    fn default() -> Self {
-        Self { precedence: None, persistence: Persistence::Normal, time_to_live_s: None }
-    }
-}
 
 /// Makes one instance known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +64,8 @@ pub struct AlarmCall {
     pub qos: Qos,
     /// The request it answers.
     pub answers: Option<MessageId>,
+    /// Tells it from all others of its integrator, see [`Call::once`].
+    pub once: Option<Bytes>,
     /// Its number in the stream; a client library gives it.
     pub seq: Option<u64>,
 }
@@ -109,6 +95,8 @@ pub struct EventCall {
     pub qos: Qos,
     /// The request it answers.
     pub answers: Option<MessageId>,
+    /// Tells it from all others of its integrator, see [`Call::once`].
+    pub once: Option<Bytes>,
     /// Its number in the stream; a client library gives it.
     pub seq: Option<u64>,
 }
@@ -130,6 +118,8 @@ pub struct DataCall {
     pub qos: Qos,
     /// The request it answers.
     pub answers: Option<MessageId>,
+    /// Tells it from all others of its integrator, see [`Call::once`].
+    pub once: Option<Bytes>,
     /// Its number in the stream; a client library gives it.
     pub seq: Option<u64>,
 }
@@ -145,13 +135,6 @@ pub struct CapabilitiesCall {
     pub answers: Option<MessageId>,
     /// Its number in the stream; a client library gives it.
     pub seq: Option<u64>,
-}
-
-/// Ends the conversation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bye {
-    /// The stream will not come back.
-    pub forget: bool,
 }
 
 /// One call of the integrator API.
@@ -195,6 +178,7 @@ impl AlarmCall {
             encoding: String::new(),
             qos: Qos::default(),
             answers: None,
+            once: None,
             seq: None,
         }
     }
@@ -221,34 +205,25 @@ impl EventCall {
             encoding: String::new(),
             qos: Qos::default(),
             answers: None,
+            once: None,
             seq: None,
         }
     }
 }
 
-impl Qos {
-    fn map(&self) -> Map {
-        let map = Map::new().text_if("precedence", self.precedence.map(Precedence::word));
-        let assured = (self.persistence != Persistence::Normal).then(|| self.persistence.word());
-        map.text_if("persistence", assured)
-            .uint_if("time_to_live_s", self.time_to_live_s.map(u64::from))
-    }
-
-    fn read(fields: &Fields<'_>) -> Result<Self, CallError> {
-        let Some(qos) = fields.map("qos")? else { return Ok(Self::default()) };
-        Ok(Self {
-            precedence: qos.word("precedence")?,
-            persistence: qos.word("persistence")?.unwrap_or(Persistence::Normal),
-            time_to_live_s: qos.u32("time_to_live_s")?,
-        })
-    }
-}
-
 /// The end that alarm, event and data share.
-fn tail(map: Map, qos: &Qos, answers: &Option<MessageId>, seq: Option<u64>) -> Map {
+fn tail(
+    map: Map,
+    qos: &Qos,
+    answers: &Option<MessageId>,
+    once: Option<&Bytes>,
+    seq: Option<u64>,
+) -> Map {
     let map = if *qos == Qos::default() { map } else { map.map("qos", qos.map()) };
     let answers = answers.map(|id| id.to_string());
-    map.text_if("answers", answers.as_deref()).uint_if("seq", seq)
+    let map = map.text_if("answers", answers.as_deref());
+    let map = if let Some(once) = once { map.bin("once", once) } else { map };
+    map.uint_if("seq", seq)
 }
 
 fn payload(map: Map, data: &Bytes, encoding: &str) -> Map {
@@ -266,6 +241,10 @@ fn name(fields: &Fields<'_>, key: &str) -> Result<String, CallError> {
 
 fn needed_name(fields: &Fields<'_>, key: &str) -> Result<String, CallError> {
     fields.needed_text(key, NAME_BYTES_MAX).map(str::to_owned)
+}
+
+fn once(fields: &Fields<'_>) -> Result<Option<Bytes>, CallError> {
+    Ok(fields.bin("once", ONCE_BYTES_MAX)?.map(Bytes::copy_from_slice))
 }
 
 /// The data, as a slice of the params: it is copied once, into the message.
@@ -341,6 +320,20 @@ impl Call {
         }
     }
 
+    /// What tells it from all others of its integrator, where it may come again under another
+    /// number: its sender repeats what an integrator that died had stored and not answered. The
+    /// proxy stores such a call once, and answers the repeat `duplicate`, for
+    /// [`crate::limits::ONCE_KEPT_MS`] and over restarts of either side. Any bytes, such as a
+    /// digest of all that the sender sent.
+    pub fn once(&self) -> Option<&Bytes> {
+        match self {
+            Self::Alarm(c) => c.once.as_ref(),
+            Self::Event(c) => c.once.as_ref(),
+            Self::Data(c) => c.once.as_ref(),
+            _ => None,
+        }
+    }
+
     /// How urgent it is: as its qos says, else urgent for fatal and critical alarms, registrations
     /// and removals, and normal for the rest (contract §1).
     pub fn precedence(&self) -> Precedence {
@@ -375,7 +368,8 @@ impl Call {
                 let state = (c.state != State::Opened).then(|| c.state.word());
                 let map = map.text_if("state", state);
                 let map = map.uint_if("close_after_s", c.close_after_s.map(u64::from));
-                tail(payload(map, &c.data, &c.encoding), &c.qos, &c.answers, c.seq)
+                let map = payload(map, &c.data, &c.encoding);
+                tail(map, &c.qos, &c.answers, c.once.as_ref(), c.seq)
             }
             Self::Event(c) => {
                 let map = map.text("instance", &c.instance).int("occurred_at_ms", c.occurred_at_ms);
@@ -383,16 +377,18 @@ impl Call {
                 let map = map.text("text", &c.text).text_or_empty("event_id", &c.event_id);
                 let state = (c.state != State::Opened).then(|| c.state.word());
                 let map = map.text_if("state", state);
-                tail(payload(map, &c.data, &c.encoding), &c.qos, &c.answers, c.seq)
+                let map = payload(map, &c.data, &c.encoding);
+                tail(map, &c.qos, &c.answers, c.once.as_ref(), c.seq)
             }
             Self::Data(c) => {
                 let map = map.text("instance", &c.instance).text("class", &c.class);
                 let map = map.text("subclass", &c.subclass).bin("data", &c.data);
-                tail(map.text("encoding", &c.encoding), &c.qos, &c.answers, c.seq)
+                let map = map.text("encoding", &c.encoding);
+                tail(map, &c.qos, &c.answers, c.once.as_ref(), c.seq)
             }
             Self::Capabilities(c) => {
                 let map = map.text("instance", &c.instance).text("capabilities", &c.capabilities);
-                tail(map, &Qos::default(), &c.answers, c.seq)
+                tail(map, &Qos::default(), &c.answers, None, c.seq)
             }
         }
     }
@@ -427,6 +423,7 @@ impl Call {
                     encoding: needed_name(&f, "encoding")?,
                     qos: Qos::read(&f)?,
                     answers: f.parsed("answers")?,
+                    once: once(&f)?,
                     seq: f.uint("seq")?,
                 })
             }
@@ -462,6 +459,7 @@ fn read_alarm(f: &Fields<'_>, params: &Bytes) -> Result<AlarmCall, CallError> {
         encoding: name(f, "encoding")?,
         qos: Qos::read(f)?,
         answers: f.parsed("answers")?,
+        once: once(f)?,
         seq: f.uint("seq")?,
     })
 }
@@ -479,18 +477,7 @@ fn read_event(f: &Fields<'_>, params: &Bytes) -> Result<EventCall, CallError> {
         encoding: name(f, "encoding")?,
         qos: Qos::read(f)?,
         answers: f.parsed("answers")?,
+        once: once(f)?,
         seq: f.uint("seq")?,
     })
-}
-
-impl Bye {
-    /// The map of the wire.
-    pub fn map(&self) -> Map {
-        if self.forget { Map::new().boolean("forget", true) } else { Map::new() }
-    }
-
-    /// Reads the map of the wire.
-    pub fn read(params: &[u8]) -> Result<Self, CallError> {
-        Ok(Self { forget: Fields::read(params)?.boolean("forget")?.unwrap_or_default() })
-    }
 }

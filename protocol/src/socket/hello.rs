@@ -197,3 +197,22 @@ impl Notice {
         })
     }
 }
+
+/// Ends the conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bye {
+    /// The stream will not come back.
+    pub forget: bool,
+}
+
+impl Bye {
+    /// The map of the wire.
+    pub fn map(&self) -> Map {
+        if self.forget { Map::new().boolean("forget", true) } else { Map::new() }
+    }
+
+    /// Reads the map of the wire.
+    pub fn read(params: &[u8]) -> Result<Self, CallError> {
+        Ok(Self { forget: Fields::read(params)?.boolean("forget")?.unwrap_or_default() })
+    }
+}

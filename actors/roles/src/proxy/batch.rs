@@ -2,8 +2,9 @@
 //!
 //! The plan reads what is known of instances and the stream, and asks for nothing: what it wants
 //! on disk it says, and [`Batch::answers`] turns what became of that into answers.
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
+use bytes::Bytes;
 use extension::storage::{Change, StoreError};
 use protocol::{
     Refusal, RemoteId,
@@ -16,6 +17,7 @@ use super::{
     consent::Consent,
     identifiers::{Identifiers, Instance, NoNumber, key_of},
     normalize::Integrator,
+    once::{self, Claim, Claims, Once},
     streams::{Seen, Stream},
 };
 use crate::delivery::{author::Author, orders::Kept};
@@ -41,6 +43,8 @@ pub struct Desk<'a> {
     pub number: u32,
     /// Its stream.
     pub stream: Option<&'a Stream>,
+    /// Calls that said what tells them from all others.
+    pub once: &'a Arc<Once>,
     /// Largest message, bytes; none: the protocol's own bound.
     pub bytes_per_message: Option<usize>,
 }
@@ -74,6 +78,10 @@ pub struct Batch {
     seqs: Vec<(usize, u64, usize)>,
     /// The highest of them.
     newest: Option<u64>,
+    /// Keys of messages.
+    claims: Option<Claims>,
+    /// Numbers of calls that repeat what is stored, or the message at that position.
+    repeats: Vec<(Option<usize>, u64)>,
     registered_now: HashSet<String>,
 }
 
@@ -155,7 +163,8 @@ impl Batch {
             let detail = format!("the customer's policy does not allow {class} of {name:?}");
             return Err(CallError::new(Refusal::Denied, detail));
         }
-        let seq = call.seq();
+        let (seq, once) = (call.seq(), call.once());
+        let once = once.map(|key| once::key_of(desk.number, key));
         let about = instance.map(|i| (desk.instance_id(i.number), name.as_str()));
         let Some((draft, service)) = desk.integrator.normalize(call, about) else {
             return Err(CallError::new(Refusal::Internal, "call sends nothing"));
@@ -166,6 +175,13 @@ impl Batch {
             let detail = format!("the message has {size} bytes; the throttle lets {most} through");
             return Err(CallError::too_large(detail));
         }
+        let mut row = None;
+        if let Some(key) = once {
+            match self.claim(desk, &key, seq)? {
+                Ok(new) => row = Some((new, key)),
+                Err(repeat) => return Ok(repeat),
+            }
+        }
         if let Some(instance) = instance
             && instance.under != Some(desk.node())
             && !self.registered_now.contains(&name)
@@ -174,11 +190,46 @@ impl Batch {
         }
         let at = self.messages.len();
         self.messages.push(message);
+        if let (Some((row, key)), Some(claims)) = (row, &mut self.claims) {
+            self.each.push((at, claims.add(at, row, key)));
+        }
         if let (Some(_), Some(seq)) = (desk.stream, seq) {
             self.newest = self.newest.max(Some(seq));
             self.seqs.push((at, seq, self.planned.len()));
         }
         Ok(Planned::Message(at))
+    }
+
+    /// Claims a key for the message that comes next; the row of the key, or what a repeat is
+    /// answered. The number of a repeat is noted, too: it may come again when the key is forgotten.
+    fn claim(
+        &mut self,
+        desk: &Desk<'_>,
+        key: &Bytes,
+        seq: Option<u64>,
+    ) -> Result<Result<u64, Planned>, CallError> {
+        let now = desk.author.now();
+        let claims = self.claims.get_or_insert_with(|| Claims::new(desk.once, now));
+        let (claim, old) = desk.once.claim(key, now).map_err(|e| unreadable(&e))?;
+        let first = claims.position(key);
+        let noted = desk.stream.zip(seq).map(|(stream, seq)| (stream.row(seq), seq));
+        match (claim, first) {
+            (Claim::New(row), _) => {
+                self.changes.extend(old);
+                return Ok(Ok(row));
+            }
+            (Claim::Underway, None) => {
+                let detail = "the first call with this once is on its way to disk: send again";
+                return Err(CallError::new(Refusal::Busy, detail).after(TRY_AGAIN_MS));
+            }
+            (Claim::Underway, Some(at)) => {
+                self.each.extend(noted.clone().map(|(row, _)| (at, row)))
+            }
+            (Claim::Before, _) => self.changes.extend(noted.clone().map(|(row, _)| row)),
+        }
+        self.repeats.extend(noted.map(|(_, seq)| (first, seq)));
+        let duplicate = CallAnswer::Message { outcome: Outcome::Duplicate, message_id: None };
+        Ok(Err(Planned::Then(duplicate, first)))
     }
 
     fn known(&self, desk: &Desk<'_>, name: &str) -> Result<Instance, CallError> {
@@ -336,6 +387,11 @@ impl Batch {
         }
         let seqs = self.seqs.into_iter().filter(|(at, ..)| of(Some(*at)).is_ok());
         let stored = seqs.map(|(_, seq, _)| seq).collect();
+        let repeats = self.repeats.into_iter().filter(|(at, _)| of(*at).is_ok());
+        let repeated = repeats.map(|(_, seq)| seq).collect();
+        if let Some(claims) = self.claims {
+            claims.settle(|at| of(Some(at)).is_ok());
+        }
         let mut results: Vec<Result<CallAnswer, CallError>> = Vec::new();
         for planned in self.planned {
             let result = match planned {
@@ -352,7 +408,7 @@ impl Batch {
             };
             results.push(result);
         }
-        Answers { results, stored }
+        Answers { results, stored, repeated }
     }
 }
 
@@ -362,6 +418,8 @@ pub struct Answers {
     pub results: Vec<Result<CallAnswer, CallError>>,
     /// Numbers in the stream whose rows are on disk now.
     pub stored: Vec<u64>,
+    /// Numbers of repeats, each in a row of its own.
+    pub repeated: Vec<u64>,
 }
 
 impl Desk<'_> {

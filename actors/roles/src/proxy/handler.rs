@@ -20,6 +20,7 @@ use super::{
     counted::Reports,
     identifiers::Identifiers,
     normalize::Integrator,
+    once::Once,
     registration::SendWaiting,
     streams::{Stream, StreamId},
     switchboard::Switchboard,
@@ -41,6 +42,8 @@ pub struct Shared {
     pub store: Arc<dyn QueueStore>,
     /// Knows the numbers.
     pub identifiers: Arc<Identifiers>,
+    /// Calls that said what tells them from all others.
+    pub once: Arc<Once>,
     /// The customer's word.
     pub consent: Arc<dyn Consent>,
     /// Who is connected.
@@ -204,6 +207,7 @@ async fn serve_some(
             integrator: &seat.integrator(author.identity().id),
             number: seat.number,
             stream: work.stream.as_ref(),
+            once: &shared.once,
             bytes_per_message: shared.bytes_per_message,
         },
         calls,
@@ -232,6 +236,8 @@ async fn serve_some(
     let mut answers = batch.answers(&shared.identifiers, seat.number, &kept);
     if let Some(stream) = &mut work.stream {
         work.owed.extend(stream.note(std::mem::take(&mut answers.stored)));
+        let repeated = answers.repeated.iter();
+        work.owed.extend(repeated.flat_map(|seq| stream.note([*seq])));
     }
     Ok(answers)
 }

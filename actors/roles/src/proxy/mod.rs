@@ -8,6 +8,7 @@ pub mod handler;
 pub mod identifiers;
 pub mod integrators;
 pub mod normalize;
+pub mod once;
 pub mod registration;
 pub mod status;
 pub mod streams;

@@ -78,6 +78,12 @@ impl Stream {
         Noted { table: RESULTS, prefix: Bytes::copy_from_slice(&self.id), numbers }
     }
 
+    /// The row that says a call was stored, for one that is no message of the commit.
+    pub fn row(&self, seq: u64) -> Change {
+        let value = Bytes::copy_from_slice(&seq.to_be_bytes());
+        Change::PutRow { table: RESULTS, key: self.key(seq), value }
+    }
+
     /// Calls were stored, their rows are on disk. The changes forget what is older than the window;
     /// they may go with any later commit.
     pub fn note(&mut self, stored: impl IntoIterator<Item = u64>) -> Vec<Change> {

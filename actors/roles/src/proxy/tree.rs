@@ -7,7 +7,7 @@
 //! ├── registrations     of integrators
 //! ├── forwarder
 //! ├── heartbeat
-//! └── streams           forgets what nobody uses
+//! └── streams           forgets what nobody uses any more
 //! ```
 //!
 //! Asks go towards the durable queue and never back. Restarts multiply: 10 below and 5 here make
@@ -34,6 +34,7 @@ use super::{
     handler::Shared,
     identifiers::Identifiers,
     integrators::{CONNECTIONS_MAX, Door},
+    once::{self, Once},
     registration::{IntegratorRegistration, IntegratorsSettings},
     status::ask_integrators,
     streams,
@@ -51,10 +52,12 @@ const WAITING_MAX: usize = 1024;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 /// Actors that are asked nothing.
 const NOBODY_ASKS: usize = 1;
-/// How often unused streams are looked for.
+/// How often unused streams, and what is too old of other calls, are looked for.
 const SWEEP: Duration = Duration::from_secs(6 * 3600);
 /// Streams forgotten in one commit.
 const SWEEP_MAX: usize = 64;
+/// Rows of calls with a key forgotten in one commit.
+const SWEEP_ROWS_MAX: usize = 1024;
 
 /// What only a proxy needs to be told.
 #[derive(Clone)]
@@ -109,6 +112,7 @@ pub fn tree(
         queue: parts.queue.clone(),
         store: parts.store.clone(),
         identifiers: identifiers.clone(),
+        once: Arc::new(Once::new(parts.store.clone())),
         consent: proxy.consent.clone(),
         switchboard: switchboard.clone(),
         reports: reports.clone(),
@@ -197,7 +201,7 @@ fn sweeper(parts: &NodeParts) -> ChildSpec {
     ChildSpec::actor("streams", NOBODY_ASKS, ANSWERS_WITHIN, make).0
 }
 
-/// Forgets streams that nobody uses (contract §7).
+/// Forgets streams that nobody uses (contract §7), and calls with a key that are too old.
 struct Sweeper {
     parts: NodeParts,
 }
@@ -223,6 +227,13 @@ impl Actor for Sweeper {
 
 async fn sweep(store: &dyn QueueStore, queue: &QueueRoutes, now: i64) -> Result<(), QueueError> {
     let down = |_: StoreError| QueueError::Refused(Refusal::StorageDown);
+    loop {
+        let old = once::old(store, now, SWEEP_ROWS_MAX).map_err(down)?;
+        if old.is_empty() {
+            break;
+        }
+        queue.apply(old).await?;
+    }
     loop {
         let unused = streams::unused(store, now, SWEEP_MAX).map_err(down)?;
         if unused.is_empty() {

@@ -137,6 +137,7 @@ impl Rounds {
                 persistence: Persistence::Normal,
                 time_to_live_s: None,
             },
+            once: None,
         };
         match self.sink.emit(call).await {
             Ok(_) => Ok(()),

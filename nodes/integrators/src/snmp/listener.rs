@@ -8,6 +8,7 @@ use protocol::refusal::Verdict;
 use protocol::service::Payload;
 use tokio::net::UdpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::facts::TrapFacts;
 use super::message::{self, Message};
@@ -188,6 +189,7 @@ impl Receiver {
         inform: Option<Vec<u8>>,
         response: Option<Vec<u8>>,
     ) -> Taken {
+        let sent = inform.as_deref().map(xxh3_128);
         let facts =
             TrapFacts::new(message.version, from.ip(), &message.community, message.notification);
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -206,16 +208,18 @@ impl Receiver {
             self.counters.ignored();
             return response.map_or(Taken::Done, |response| Taken::Again(fate, response));
         }
-        let pending = self.judge(&facts, decided, response.is_some());
+        let pending = self.judge(&facts, decided, sent);
         Taken::New(pending, response)
     }
 
-    /// Asks the rules, and makes the calls that they want.
+    /// Asks the rules, and makes the calls that they want. `inform`: the digest of what its sender
+    /// repeats until it is answered, be it to the next process. Each call of an inform says which
+    /// it is, so that the proxy knows it again.
     fn judge(
         &self,
         facts: &TrapFacts,
         fate: watch::Sender<Option<bool>>,
-        is_inform: bool,
+        inform: Option<u128>,
     ) -> Pending {
         let rules = self.rules.current();
         let judged = rules.judge(facts);
@@ -231,11 +235,17 @@ impl Receiver {
                 Payload { encoding: "application/json".to_owned(), data: facts.data().into() };
             calls = calls_of(judged, occurred_at_ms, &payload);
         }
+        if let Some(inform) = inform {
+            for (n, call) in (0_u32..).zip(&mut calls) {
+                let once = [&inform.to_be_bytes()[..], &n.to_be_bytes()].concat();
+                call.once = Some(once.into());
+            }
+        }
         if calls.is_empty() {
             self.counters.ignored();
         }
         let emitted = calls.into_iter().map(|call| (call.clone(), self.sink.emit(call)));
-        Pending { emitted: emitted.collect(), fate, is_inform }
+        Pending { emitted: emitted.collect(), fate, is_inform: inform.is_some() }
     }
 
     /// Waits until all calls are answered; `true`: all were accepted.

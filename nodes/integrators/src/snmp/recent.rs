@@ -29,7 +29,8 @@ const ABOUT_THE_ORIGIN: [&str; 3] = [
 /// by the time it is given, milliseconds of any monotonic clock.
 ///
 /// In memory only: an inform that is stored, and whose answer dies with the process, is new to the
-/// next process when it is repeated. It is stored twice then; answered unasked it could be lost.
+/// next process when it is repeated. That one makes the same call of it, and the proxy knows it by
+/// its `once`.
 #[derive(Debug)]
 pub struct Recent<T> {
     by_content: HashMap<String, Vec<Seen<T>>>,
