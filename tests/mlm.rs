@@ -108,6 +108,14 @@ fn aggregation_mlm_serves_two_customers() {
     }
     assert_ne!(alarms[0]["instance_id"], alarms[1]["instance_id"]);
     assert_ne!(alarms[0]["alarm_id"], alarms[1]["alarm_id"]);
+    // IDM-6: each proxy has an id of its own for it, under the customer it was installed for.
+    for (proxy, customer) in [(PROXY, &chain.customer), (mill, &second)] {
+        let found = chain.operator(proxy, "/instances?instance=10.0.0.5");
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        let id = found[0]["instance_id"].as_str().unwrap();
+        assert!(id.starts_with(&format!("{customer}/")), "{found}");
+        assert_eq!(alarms.iter().filter(|a| a["instance_id"] == id).count(), 1, "{found}");
+    }
     // Nothing vouches for the proxies until mTLS exists, and the node says so (DESIGN, security).
     let health: serde_json::Value = serde_json::from_str(&chain.operator(MLM, "/healthz")).unwrap();
     let delivering = &health["nodes"][0]["delivering"];

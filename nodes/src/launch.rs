@@ -201,6 +201,7 @@ async fn launch_parts(config: &Config, settings: Settings<'_>) -> Result<Node, L
         bytes_max: config.store.bytes,
         plain: settings.plain.clone(),
         integrators: proxy.as_ref().map(|proxy| proxy.reports.clone()),
+        identifiers: proxy.as_ref().map(|proxy| proxy.identifiers.clone()),
         told: Arc::default(),
     });
     info!(target: "node", node = config.name, id = %who.id, "started");

@@ -12,7 +12,7 @@ use roles::{
         registration::NodeStatus,
         tree::Delivery,
     },
-    proxy::counted::Reports,
+    proxy::{counted::Reports, identifiers::Identifiers},
 };
 use tokio::sync::watch;
 
@@ -35,6 +35,8 @@ pub struct NodeView {
     pub plain: Option<String>,
     /// What its integrators count; at a proxy.
     pub integrators: Option<Arc<Reports>>,
+    /// Numbers of integrators and instances; at a proxy.
+    pub identifiers: Option<Arc<Identifiers>>,
     /// Queues that were told of at the last scrape.
     pub told: Arc<Mutex<BTreeSet<String>>>,
 }

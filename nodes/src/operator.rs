@@ -1,4 +1,5 @@
 //! The operator's door: plain HTTP on loopback, because probes must work when certificates do not.
+mod instances;
 mod problem;
 mod queue;
 
@@ -75,6 +76,7 @@ pub fn serve(address: SocketAddr, operator: Operator) -> io::Result<OperatorServ
             .service(read("/metrics", web::get().to(metrics)))
             .service(read("/tree", web::get().to(tree)))
             .service(read("/queue", web::get().to(queue::queue)))
+            .service(read("/instances", web::get().to(instances::instances)))
             .service(changed("/drill", "POST", web::post().to(order_drill)))
             .service(changed("/log", "PUT", web::put().to(log)))
             .service(changed("/sign-in", "POST", web::post().to(sign_in)))
@@ -281,8 +283,8 @@ async fn nothing(request: HttpRequest) -> HttpResponse {
     problem(
         &request,
         Name::NotFound,
-        "there are /livez /readyz /healthz /metrics /tree /queue, and with \
-        operator.token POST /drill, PUT /log, POST /sign-in",
+        "there are /livez /readyz /healthz /metrics /tree /queue /instances, and \
+        with operator.token POST /drill, PUT /log, POST /sign-in",
     )
 }
 

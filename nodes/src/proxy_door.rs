@@ -10,6 +10,7 @@ use roles::{
     proxy::{
         consent::Consent,
         counted::Reports,
+        identifiers::Identifiers,
         tree::{ProxySettings, tree},
     },
 };
@@ -33,6 +34,8 @@ pub struct ProxyDoor {
     pub registration: tokio::sync::watch::Receiver<roles::delivery::registration::NodeStatus>,
     /// What integrators count.
     pub reports: Arc<Reports>,
+    /// Numbers of integrators and instances.
+    pub identifiers: Arc<Identifiers>,
 }
 
 impl ProxyDoor {
@@ -71,8 +74,16 @@ pub fn build(
     let (child, reached) = tree(parts, node, proxy)
         .map_err(|e| LaunchError::new(70, e, "look at the disk of the data folder"))?;
     let group = door.and_then(|d| d.group.clone());
-    let (door, registration, reports) = (reached.door, reached.registration, reached.reports);
-    Ok((child, ProxyDoor { door, path, group, open: None, registration, reports }))
+    let door = ProxyDoor {
+        door: reached.door,
+        path,
+        group,
+        open: None,
+        registration: reached.registration,
+        reports: reached.reports,
+        identifiers: reached.identifiers,
+    };
+    Ok((child, door))
 }
 
 /// `policy.xml` in the node's folder: the administrator's, never written.

@@ -235,3 +235,47 @@ fn every_line_of_a_node_says_whose_it_is() {
     let all = ["app-server", "applications-mlm", "mlm", "proxy"].map(str::to_owned);
     assert_eq!(nodes, all.into());
 }
+
+// IDM-6: at the proxy's door and at the provider either identifier of an instance gives the other.
+#[test]
+fn either_identifier_of_an_instance_is_asked_for_and_gives_the_other() {
+    let up = shared();
+    alarm(&up, "192.0.2.77", &[]);
+    let door = |asked: &str| -> Value {
+        let (status, body) = get(&up.operator(), &format!("/instances?instance={asked}"), "");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    };
+    let by_name = door("192.0.2.77");
+    assert_eq!(by_name.as_array().unwrap().len(), 1, "{by_name}");
+    let found = &by_name[0];
+    assert_eq!(
+        keys(found),
+        ["instance", "instance_id", "integrator", "integrator_id", "node", "state"]
+    );
+    assert_eq!((&found["instance"], &found["node"]), (&"192.0.2.77".into(), &"proxy".into()));
+    assert_eq!((&found["integrator"], &found["state"]), (&"send".into(), &"active".into()));
+    let id = found["instance_id"].as_str().unwrap();
+    assert!(id.starts_with(&format!("{}/", found["integrator_id"].as_str().unwrap())), "{id}");
+    assert_eq!(door(id), by_name);
+    assert_eq!(door(&id.replace('/', ".")), by_name);
+    // The provider says the same, when the registration has come.
+    let listed = |asked: &str| {
+        let out = done(&up, &["-o", "json", "ls", "instances", "--instance", asked]);
+        let rows: Value = serde_json::from_str(&out).unwrap();
+        rows.as_array().unwrap().first().cloned()
+    };
+    let row = wait_for("the instance at the provider", || listed("192.0.2.77"));
+    assert_eq!((&row["instance"], &row["instance_id"]), (&"192.0.2.77".into(), &id.into()));
+    assert_eq!(listed(id).as_ref().map(|row| &row["instance"]), Some(&"192.0.2.77".into()));
+    for (wrong, status) in [
+        ("/instances?instance=nobody", 404),
+        ("/instances?instance=192.0.2.77&node=nobody", 404),
+        ("/instances", 400),
+        ("/instances?instance=a&instance=b", 400),
+    ] {
+        let answer = http(&up.operator(), &format!("GET {wrong}"), "", b"");
+        assert_eq!(answer.status, status, "{wrong}: {}", text(&answer.body));
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    }
+}

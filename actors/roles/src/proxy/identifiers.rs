@@ -127,6 +127,18 @@ impl Identifiers {
         Ok(Allotted { value: number, known: false, changes })
     }
 
+    /// Numbers and names of all integrators on disk.
+    pub fn integrators(&self) -> Result<Vec<(u32, String)>, StoreError> {
+        let mut all = Vec::new();
+        self.store.rows(INTEGRATOR_NUMBERS, &[], &[], &mut |number, name| {
+            let number = number.try_into().ok().map(u32::from_be_bytes);
+            let name = std::str::from_utf8(name).ok().map(str::to_owned);
+            all.extend(number.zip(name));
+            ControlFlow::Continue(())
+        })?;
+        Ok(all)
+    }
+
     /// The name of the integrator with that number, once it is on disk (IDM-6).
     pub fn integrator_name(&self, number: u32) -> Result<Option<String>, StoreError> {
         let row = self.store.row(INTEGRATOR_NUMBERS, &number.to_be_bytes())?;

@@ -7,6 +7,7 @@ pub mod forwarding;
 pub mod handler;
 pub mod identifiers;
 pub mod integrators;
+pub mod lookup;
 pub mod normalize;
 pub mod once;
 pub mod registration;
