@@ -6,8 +6,8 @@ mod sandbox;
 use std::time::{Duration, Instant};
 
 use integrator_api::{
-    Call, Client, DataCall, EventCall, Options, Persistence, Precedence, Qos, Refusal, Severity,
-    Verdict,
+    Call, Client, DataCall, EventCall, Options, Outcome, Persistence, Precedence, Qos, Refusal,
+    Severity, Verdict,
 };
 use sandbox::{chain::Chain, text, wait_for};
 
@@ -90,6 +90,170 @@ fn full_queue_keeps_its_limit_and_rejects_aloud() {
         let list = chain.api("/messages?class=data&limit=100");
         (list["items"].as_array()?.len() as u64 == accepted).then_some(())
     });
+}
+
+/// Payload of a message in the tests of newcomers, bytes: six of them fill [`LIMIT`].
+const SIZE: usize = 30_000;
+
+/// Data that is known by its name, of so many sizes.
+fn named(name: &str, sizes: usize, qos: Qos) -> Call {
+    Call::Data(DataCall {
+        instance: "press-1".into(),
+        class: "log".into(),
+        subclass: name.into(),
+        data: vec![b'x'; sizes * SIZE].into(),
+        encoding: "text/plain".into(),
+        qos,
+        ..DataCall::default()
+    })
+}
+
+fn qos(precedence: Precedence, persistence: Persistence) -> Qos {
+    Qos { precedence: Some(precedence), persistence, time_to_live_s: None }
+}
+
+/// A metric of the proxy, over all its labels.
+fn counted(chain: &Chain, name: &str) -> u64 {
+    let metrics = chain.operator(PROXY, "/metrics");
+    let lines = metrics.lines().filter(|l| l.starts_with(&format!("callhome_{name}_total{{")));
+    lines.map(|l| l.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// What waits at the proxy by precedence: urgent, normal, bulk.
+fn held(chain: &Chain) -> [u64; 3] {
+    let rows = chain.queues(PROXY);
+    ["urgent", "normal", "bulk"].map(|word| {
+        let up = rows.iter().filter(|row| row["queue"] == "up" && row["precedence"] == word);
+        up.map(|row| row["messages"].as_u64().unwrap()).sum()
+    })
+}
+
+/// A proxy whose MLM is away and whose queue is empty.
+fn cut_off(store: &str) -> (Chain, Client) {
+    let mut chain = Chain::start(store);
+    let client = client(&chain);
+    client.send(event("before", Qos::default())).wait().unwrap();
+    wait_for("an empty queue", || (waiting(&chain, PROXY).0 == 0).then_some(()));
+    chain.stop(MLM);
+    (chain, client)
+}
+
+/// Sends and checks that it is stored.
+fn stores(client: &Client, call: Call) {
+    let sent = client.send(call.clone()).wait();
+    assert_eq!(sent.unwrap_or_else(|e| panic!("{e}: {call:?}")).outcome(), Some(Outcome::Stored));
+}
+
+/// Sends and checks that it is rejected, as an error that the C library tells as -2 RS_EFULL.
+fn rejects(client: &Client, call: Call) {
+    let error = client.send(call).wait().unwrap_err();
+    let told = (error.name, error.verdict, error.code, error.rs_errno);
+    assert_eq!(told, (Refusal::QueueFull, Verdict::TryAgain, -2, Some(2)));
+}
+
+/// Sends bulk and checks that it is evicted at once: a success, with a number.
+fn evicts(client: &Client, call: Call) {
+    let accepted = client.send(call).wait().unwrap();
+    assert_eq!(accepted.outcome(), Some(Outcome::Evicted));
+    assert!(accepted.message_id().is_some(), "its number is explained by the account");
+}
+
+// QUE-9, QUE-10, QUE-11, QUE-12, QUE-13, QUE-14: who goes and who is rejected, newcomer by newcomer
+// over the socket. QUE-15: the provider has an alarm of it, also of what it could not hear then.
+#[test]
+fn newcomers_of_each_class_make_room_or_are_turned_away_as_the_rows_say() {
+    use Persistence::{Assured, Normal as Plain};
+    use Precedence::{Bulk, Normal, Urgent};
+    let (mut chain, client) = cut_off(&format!("<store bytes=\"{LIMIT}\"/>"));
+    // What the link has in its hands stays: this one, as the most urgent, whenever it tries.
+    stores(&client, event("u0", qos(Urgent, Assured)));
+    let short = Qos { time_to_live_s: Some(1), ..qos(Normal, Assured) };
+    stores(&client, named("n0", 1, short));
+    let expires = Instant::now() + Duration::from_millis(1100);
+    for (name, precedence, persistence) in [
+        ("b1", Bulk, Plain),
+        ("b2", Bulk, Assured),
+        ("b3", Bulk, Plain),
+        ("n1", Normal, Assured),
+        ("n2", Normal, Plain),
+    ] {
+        stores(&client, named(name, 1, qos(precedence, persistence)));
+    }
+    let ends = |chain: &Chain| {
+        (counted(chain, "ledger_expired"), counted(chain, "ledger_evicted"), held(chain))
+    };
+    // The time to live has to pass; nothing else is waited for here.
+    std::thread::sleep(expires.saturating_duration_since(Instant::now()));
+    // QUE-10: what expired goes first, assured as it was, and no bulk for it.
+    stores(&client, named("n3", 1, qos(Normal, Plain)));
+    assert_eq!(ends(&chain), (1, 0, [1, 3, 3]));
+    // QUE-11: then the oldest bulk of normal persistence, for bulk, too.
+    stores(&client, named("b4", 1, qos(Bulk, Plain)));
+    assert_eq!(ends(&chain), (1, 1, [1, 3, 3]));
+    // QUE-9: as many as are needed and no more. The assured one stays.
+    stores(&client, named("n4", 2, qos(Normal, Plain)));
+    assert_eq!(ends(&chain), (1, 3, [1, 4, 1]));
+    // QUE-12: bulk displaces nothing but bulk: it is itself discarded, and nobody is told off.
+    evicts(&client, named("b5", 1, qos(Bulk, Plain)));
+    evicts(&client, named("b6", 1, qos(Bulk, Assured)));
+    assert_eq!(ends(&chain), (1, 5, [1, 4, 1]));
+    assert_eq!(counted(&chain, "intake_turned_away"), 0);
+    // QUE-14: a normal newcomer is rejected, whatever its persistence.
+    rejects(&client, named("n5", 1, qos(Normal, Plain)));
+    rejects(&client, named("n6", 1, qos(Normal, Assured)));
+    assert_eq!(ends(&chain), (1, 5, [1, 4, 1]));
+    // QUE-13: an urgent one displaces normal ones of normal persistence, the oldest first …
+    for (name, evicted, held) in
+        [("u1", 6, [2, 3, 1]), ("u2", 7, [3, 2, 1]), ("u3", 8, [4, 1, 1]), ("u4", 8, [5, 1, 1])]
+    {
+        stores(&client, named(name, 1, qos(Urgent, Plain)));
+        assert_eq!(ends(&chain), (1, evicted, held), "{name}");
+    }
+    // … and nothing assured or urgent: then it is rejected, too.
+    rejects(&client, named("u5", 1, qos(Urgent, Assured)));
+    assert_eq!(ends(&chain), (1, 8, [5, 1, 1]));
+    assert_eq!(counted(&chain, "intake_turned_away"), 3);
+    assert!(chain.account(PROXY).balanced);
+    chain.run(MLM);
+    let arrived = wait_for("what was kept", || {
+        let list = chain.api("/messages?class=data&limit=100");
+        let items = list["items"].as_array()?;
+        let names = items.iter().map(|m| m["subclass"].as_str().unwrap_or_default().to_owned());
+        (items.len() >= 6).then(|| names.collect::<std::collections::BTreeSet<_>>())
+    });
+    let kept = ["b2", "n1", "u1", "u2", "u3", "u4"].map(|name| format!("log/{name}"));
+    assert_eq!(arrived, kept.into());
+    let alarm = wait_for("the alarm", || {
+        let list = chain.api("/alarms?type=queue_full");
+        list["items"].as_array()?.first().cloned()
+    });
+    assert_eq!((&alarm["state"], &alarm["severity"]), (&"opened".into(), &"major".into()));
+    let said = alarm["text"].as_str().unwrap();
+    assert!(said.starts_with("proxy proxy rejects new messages, 3 so far"), "{said}");
+}
+
+// QUE-8: a precedence with a limit of its own is full by itself: what happens, happens within it.
+#[test]
+fn a_full_precedence_turns_away_its_own_newcomers_only() {
+    use Persistence::{Assured, Normal as Plain};
+    use Precedence::{Bulk, Normal, Urgent};
+    let limit = |word: &str| format!("<limit precedence=\"{word}\" bytes=\"70000\"/>");
+    let (normal, bulk) = (limit("normal"), limit("bulk"));
+    let (chain, client) = cut_off(&format!("<store bytes=\"4000000\">{normal}{bulk}</store>"));
+    stores(&client, event("u0", qos(Urgent, Assured)));
+    for n in 0..2 {
+        stores(&client, named(&format!("b{n}"), 1, qos(Bulk, Plain)));
+        stores(&client, named(&format!("n{n}"), 1, qos(Normal, Plain)));
+    }
+    stores(&client, named("b2", 1, qos(Bulk, Plain)));
+    assert_eq!((counted(&chain, "ledger_evicted"), held(&chain)), (1, [1, 2, 2]));
+    rejects(&client, named("n2", 1, qos(Normal, Plain)));
+    evicts(&client, named("b3", 3, qos(Bulk, Plain)));
+    for n in 0..5 {
+        stores(&client, named(&format!("u{n}"), 1, qos(Urgent, Plain)));
+    }
+    assert_eq!((counted(&chain, "ledger_evicted"), held(&chain)), (2, [6, 2, 2]));
+    assert!(chain.account(PROXY).balanced);
 }
 
 // QUE-4, QUE-5: queued bulk, normal, urgent, with the proxy away in between: they leave urgent,

@@ -14,6 +14,7 @@ pub mod index;
 pub mod indexer;
 pub mod keeper;
 mod module_rows;
+pub mod newcomers;
 pub mod overlay;
 pub mod publish;
 pub mod query;

@@ -1,5 +1,5 @@
 //! Answers registrations, and raises the alarms of the records themselves: unknown customers,
-//! names with another store, cloned machines, gaps.
+//! names with another store, cloned machines, gaps, proxies that reject newcomers.
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
@@ -19,9 +19,10 @@ use protocol::{
 };
 
 use super::{
+    newcomers::{self, Look, Rejecting},
     overlay::Overlay,
     reconcile,
-    rows::{ALLOTMENTS, Allotment, SERVICES, allotment_key, from_row, service_key},
+    rows::{ALLOTMENTS, Allotment, SERVICES, allotment_key, from_row, service_key, to_row},
     service_work::{Who, identity_of},
 };
 
@@ -31,18 +32,23 @@ pub const REGISTRAR: &str = "registrar";
 const CONFLICT: u8 = b'c';
 /// Key of a gap that was told: `g` and stream, first, last in words.
 const GAP: u8 = b'g';
+/// Key of a proxy that rejected newcomers: `n` and its id.
+const NEWCOMERS: u8 = b'n';
 /// An answer is of no use to a node that has asked again: a day.
 const ANSWER_LIFE_S: u32 = 24 * 3600;
 /// Conflicts and gaps told in one tick; the rest waits for the next.
 const TOLD_PER_TICK_MAX: usize = 100;
 /// Time between two looks for gaps, and the age at which a hole is one, ms.
 const LOOK_MS: i64 = 30_000;
+/// Time between two looks for proxies that reject newcomers, ms: that of a heartbeat or two.
+const LOOK_AT_PROXIES_MS: i64 = 10_000;
 
 /// The module.
 pub struct Registrar {
     store: Arc<dyn QueueStore>,
     own: Who,
     looked_at: i64,
+    looked_at_proxies: i64,
     /// Holes of the last look: what is still there at the next is a gap.
     holes: BTreeMap<String, String>,
 }
@@ -50,7 +56,7 @@ pub struct Registrar {
 impl Registrar {
     /// Reads the directory in `store`; `own` is who the server is.
     pub fn new(store: Arc<dyn QueueStore>, own: Who) -> Self {
-        Self { store, own, looked_at: 0, holes: BTreeMap::new() }
+        Self { store, own, looked_at: 0, looked_at_proxies: 0, holes: BTreeMap::new() }
     }
 
     fn answer(
@@ -127,6 +133,44 @@ impl Registrar {
         self.holes = holes;
         Ok(effects)
     }
+
+    /// Tells which proxies reject newcomers, and which do so no more (QUE-15).
+    fn newcomers(&mut self, now: i64, rows: &dyn Rows) -> Result<Vec<Effect>, ServiceError> {
+        if now - self.looked_at_proxies < LOOK_AT_PROXIES_MS {
+            return Ok(Vec::new());
+        }
+        self.looked_at_proxies = now;
+        let proxies = newcomers::proxies(&*self.store).map_err(|e| ServiceError(e.to_string()))?;
+        let mut effects = Vec::new();
+        for beat in proxies {
+            let id = beat.node.to_string();
+            let key = Bytes::from([&[NEWCOMERS], id.as_bytes()].concat());
+            let known: Option<Rejecting> = rows.row(&key)?.and_then(|row| from_row(&row));
+            let rejected = beat.account.turned_away;
+            let told = |state, said: &str| {
+                let text =
+                    format!("proxy {} {said}, {rejected} so far: its queue is full", beat.name);
+                alarm(Refusal::QueueFull.name(), &id, Severity::Major, text, state)
+            };
+            let note = match newcomers::look(known, rejected, now) {
+                Look::Same => continue,
+                Look::Note(note) => note,
+                Look::Open(note) => {
+                    effects.push(told(State::Opened, "rejects new messages"));
+                    note
+                }
+                Look::Close(note) => {
+                    effects.push(told(State::Closed, "rejects no more messages"));
+                    note
+                }
+            };
+            effects.push(Effect::Put { key, value: to_row(&note) });
+            if effects.len() >= 2 * TOLD_PER_TICK_MAX {
+                break;
+            }
+        }
+        Ok(effects)
+    }
 }
 
 impl ServiceModule for Registrar {
@@ -166,6 +210,7 @@ impl ServiceModule for Registrar {
             effects.push(Effect::Remove { key });
         }
         effects.extend(self.gaps(now, rows)?);
+        effects.extend(self.newcomers(now, rows)?);
         Ok(effects)
     }
 }
