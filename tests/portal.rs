@@ -170,6 +170,22 @@ fn sign_in(up: &Up) -> String {
     format!("Cookie: {}\r\n", cookie.split(';').next().unwrap())
 }
 
+/// DESIGN §4.10: API and command tell readiness and what waits by precedence, of each node.
+fn every_node_says_whether_it_is_ready(up: &Up) {
+    wait_for("each node to say whether it is ready", || {
+        let list = up.cli(&["ls", "nodes"]);
+        let nodes = list.as_array()?;
+        let is_told = |node: &Value| {
+            let waiting = node["waiting"].as_array().unwrap().iter();
+            let precedences: Vec<&str> =
+                waiting.map(|w| w["precedence"].as_str().unwrap()).collect();
+            precedences == ["urgent", "normal", "bulk"]
+                && node["ready"] == serde_json::json!({"ok": true, "reasons": []})
+        };
+        (nodes.len() == 4 && nodes.iter().all(is_told)).then_some(())
+    });
+}
+
 #[test]
 fn everything_works_without_javascript_by_plain_http() {
     let up = start();
@@ -191,6 +207,16 @@ fn everything_works_without_javascript_by_plain_http() {
     };
     let (_, overview) = get("/");
     assert!(overview.contains("app-server") && overview.contains("proxy"));
+    every_node_says_whether_it_is_ready(&up);
+    let ready = wait_for("all nodes to be ready on the page", || {
+        let (_, overview) = get("/");
+        let line = overview.split("id=\"line\"").nth(1)?.split("</ul>").next()?;
+        line.contains("<small>Ready</small> <b>4 of 4</b>").then_some(overview)
+    });
+    for precedence in ["urgent", "normal", "bulk"] {
+        let figures = ready.matches(&format!("<dt>{precedence}</dt>")).count();
+        assert_eq!(figures, 4, "{precedence} of each node");
+    }
     let (_, alarms) = wait_for("the alarm on the page", || {
         Some(get("/alarms")).filter(|(_, body)| body.contains(ALARM))
     });

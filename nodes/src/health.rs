@@ -1,6 +1,9 @@
 //! Alive, ready, delivering: three answers, each with its reasons (DESIGN §4.10).
-use protocol::heartbeat::{PLAIN_LINKS, only_warns};
-use roles::delivery::{link::LinkStatus, orders::Figures, registration::NodeStatus};
+use protocol::heartbeat::{Depth, PLAIN_LINKS, only_warns};
+use roles::delivery::{
+    durable_queue::UP, heartbeat::Health, link::LinkStatus, orders::Figures,
+    registration::NodeStatus,
+};
 use serde::Serialize;
 
 /// Why an answer is no.
@@ -61,6 +64,14 @@ const LOOKED_AT: [(&str, &[&str]); 3] = [
 ];
 
 impl NodeHealth {
+    /// What a heartbeat tells of it.
+    pub fn for_heartbeat(self) -> Health {
+        let told = |reasons: Vec<Reason>| {
+            reasons.into_iter().map(|reason| (reason.name.to_owned(), reason.detail)).collect()
+        };
+        Health { ready: told(self.ready.reasons), delivering: told(self.delivering.reasons) }
+    }
+
     /// One answer in JSON: `alive`, `ready` or `delivering`; null for another word. `verbose` adds
     /// `passed`, the names of what was looked at and found in order.
     pub fn part(&self, part: &str, verbose: bool) -> serde_json::Value {
@@ -88,8 +99,8 @@ pub struct Seen<'s> {
     pub link: Option<&'s LinkStatus>,
     /// Arbiters that are silent.
     pub hung: &'s [String],
-    /// The store is nearly full, or full.
-    pub queue_full: bool,
+    /// Bytes its queue up may hold.
+    pub bytes_max: u64,
     /// Not delivering after so long, ms.
     pub patience_ms: i64,
     /// What of its links nothing protects, by `node --insecure`.
@@ -134,7 +145,8 @@ pub fn judge(seen: &Seen<'_>) -> NodeHealth {
             help: "make room on the disk of the data folder; the node goes on by itself",
         });
     }
-    if seen.queue_full {
+    let used: u64 = up(seen).map_or(0, |depths| depths.iter().map(|d| d.bytes).sum());
+    if used.saturating_mul(100) >= seen.bytes_max.saturating_mul(99) {
         ready.push(Reason {
             name: "queue_full",
             detail: "new messages are refused or evict older ones".to_owned(),
@@ -150,9 +162,14 @@ pub fn judge(seen: &Seen<'_>) -> NodeHealth {
     }
 }
 
+/// The queue towards the parent, where it holds anything.
+fn up<'s>(seen: &Seen<'s>) -> Option<&'s [Depth; 3]> {
+    let queues = &seen.figures?.queues;
+    queues.iter().find(|(name, _)| name == UP).map(|(_, depths)| depths)
+}
+
 fn delivering(seen: &Seen<'_>) -> Delivering {
-    let up = seen.figures.and_then(|f| f.queues.iter().find(|(name, _)| name == "up"));
-    let oldest = up.and_then(|(_, depths)| depths.iter().map(|d| d.oldest_age_ms).max());
+    let oldest = up(seen).and_then(|depths| depths.iter().map(|d| d.oldest_age_ms).max());
     let acknowledged = seen.figures.map_or(0, |f| f.last_acknowledged_at);
     let mut reasons = Vec::new();
     let waited = oldest.is_some_and(|age| age as i64 > seen.patience_ms);
@@ -192,8 +209,6 @@ fn delivering(seen: &Seen<'_>) -> Delivering {
 
 #[cfg(test)]
 mod tests {
-    use protocol::heartbeat::Depth;
-
     use super::*;
 
     fn seen<'s>(figures: &'s Figures, status: &'s NodeStatus, link: &'s LinkStatus) -> Seen<'s> {
@@ -203,7 +218,7 @@ mod tests {
             figures: Some(figures),
             link: Some(link),
             hung: &[],
-            queue_full: false,
+            bytes_max: 1 << 20,
             patience_ms: 60_000,
             plain: None,
             now: 1_000_000,
@@ -226,5 +241,25 @@ mod tests {
         assert_eq!(ready["passed"], serde_json::json!(["storage_down", "queue_full"]));
         assert!(health.part("ready", false)["passed"].is_null());
         assert!(health.alive.ok);
+    }
+
+    #[test]
+    fn full_queue_is_not_ready_and_a_heartbeat_tells_it_apart_from_delivering() {
+        let link = LinkStatus::of("http://127.0.0.1:1".to_owned());
+        let id = "018f6f2a-5c3e-7c11-9a54-3d2b1a0f9e42/3".parse().ok();
+        let status = NodeStatus { id, detail: String::new() };
+        let full = Depth { messages: 9, bytes: 1 << 20, oldest_age_ms: 1 };
+        let queues = vec![("up".to_owned(), [Depth::default(), full, Depth::default()])];
+        let figures = Figures { queues, ..Figures::default() };
+        let mut seen = seen(&figures, &status, &link);
+        seen.plain = Some("link");
+        let told = judge(&seen).for_heartbeat();
+        let names = |reasons: &[(String, String)]| -> Vec<String> {
+            reasons.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&told.ready), ["queue_full"]);
+        assert_eq!(names(&told.delivering), [PLAIN_LINKS]);
+        seen.bytes_max = 2 << 20;
+        assert_eq!(judge(&seen).for_heartbeat().ready, []);
     }
 }

@@ -10,11 +10,7 @@ use std::{
 };
 
 use extension::{records::Records, storage::QueueStore};
-use protocol::{
-    RemoteId,
-    heartbeat::{Mode, PLAIN_LINKS},
-    message::SourceType,
-};
+use protocol::{RemoteId, heartbeat::Mode, message::SourceType};
 use roles::{
     app_server::{directory, query::AppRecords, tree as app_tree},
     delivery::{
@@ -22,6 +18,7 @@ use roles::{
         doorbell::Doorbell,
         durable_queue::{MakeKeeper, QueueSettings},
         eviction::Limits,
+        heartbeat::AskHealth,
         identity,
         orders::Identity,
         queue_routes::QueueRoutes,
@@ -39,6 +36,7 @@ use uuid::Uuid;
 use crate::{
     assemble::{self, OpenDoor},
     config::Config,
+    health::{Seen, judge},
     node_view::{NodeView, Nodes},
     proxy_door::{self, ProxyDoor},
     role::Role,
@@ -245,8 +243,6 @@ fn upkeep_of(
     delivery: &Delivery,
     settings: &Settings<'_>,
 ) -> (NodeParts, NodeSettings) {
-    let plain = settings.plain.clone();
-    let warnings: Vec<_> = plain.map(|plain| (PLAIN_LINKS.to_owned(), plain)).into_iter().collect();
     let author = Author {
         identity: delivery.identity.clone(),
         source_type: source_type(config),
@@ -269,10 +265,31 @@ fn upkeep_of(
         mode: Mode::Session,
         heartbeat_every: config.heartbeat.every,
         again_after_beats: config.heartbeat.register_again_after,
-        reasons: Arc::new(move || warnings.clone()),
+        health: health_of(config, delivery, settings),
         random,
     };
     (parts, node)
+}
+
+/// What heartbeats tell of the node's health: the answers of its own door.
+fn health_of(config: &Config, delivery: &Delivery, settings: &Settings<'_>) -> AskHealth {
+    let (node, bytes_max) = (config.name.clone(), config.store.bytes);
+    let (link, plain) = (delivery.link.clone(), settings.plain.clone());
+    Arc::new(move |figures, status| {
+        let link = link.as_ref().map(|link| link.borrow().clone());
+        let seen = Seen {
+            node: &node,
+            status,
+            figures: Some(figures),
+            link: link.as_ref(),
+            hung: &[],
+            bytes_max,
+            patience_ms: NOT_DELIVERING_AFTER_MS,
+            plain: plain.as_deref(),
+            now: clock(),
+        };
+        judge(&seen).for_heartbeat()
+    })
 }
 
 fn source_type(config: &Config) -> SourceType {

@@ -54,17 +54,13 @@ impl NodeView {
             supervision::watchdog::hung().into_iter().map(|hung| format!("{hung:?}")).collect();
         let link = self.delivery.link.as_ref().map(|link| link.borrow().clone());
         let status = self.status.borrow().clone();
-        let used: u64 = figures.as_ref().map_or(0, |f| {
-            let up = f.queues.iter().find(|(name, _)| name == "up");
-            up.map_or(0, |(_, depths)| depths.iter().map(|d| d.bytes).sum())
-        });
         judge(&Seen {
             node: &self.name,
             status: &status,
             figures: figures.as_ref(),
             link: link.as_ref(),
             hung: &hung,
-            queue_full: used.saturating_mul(100) >= self.bytes_max.saturating_mul(99),
+            bytes_max: self.bytes_max,
             patience_ms: self.patience_ms,
             plain: self.plain.as_deref(),
             now: (self.delivery.clock)(),

@@ -106,6 +106,8 @@ pub fn only_warns(reason: &str) -> bool {
     reason == PLAIN_LINKS
 }
 
+/// Reasons in one heartbeat, of each kind.
+pub const REASONS_MAX: usize = 16;
 /// Integrators in one heartbeat; more are left out.
 pub const INTEGRATORS_MAX: usize = 64;
 /// Back-channel numbers acknowledged in one heartbeat.
@@ -136,7 +138,7 @@ pub struct Heartbeat {
     pub account: Account,
     /// Its queue up, by precedence.
     pub depths: [Depth; 3],
-    /// Reasons why it is not delivering or not ready, as (name, detail).
+    /// Reasons why it is not delivering, as (name, detail).
     pub reasons: Vec<(String, String)>,
     /// Digest of its configuration.
     pub configuration: String,
@@ -149,6 +151,9 @@ pub struct Heartbeat {
     /// What the node says to questions that are open; a newer heartbeat says it again.
     #[serde(default)]
     pub says: Vec<Said>,
+    /// Why it takes no messages now, as (name, detail); empty: it is ready. None: it does not say.
+    #[serde(default)]
+    pub ready: Option<Vec<(String, String)>>,
 }
 
 impl Account {
@@ -179,7 +184,11 @@ impl Account {
 impl Heartbeat {
     /// Writes it.
     pub fn write(&self, to: &mut Writer) {
-        let known = if self.says.is_empty() { 17 } else { 18 };
+        let known = match (&self.ready, self.says.is_empty()) {
+            (Some(_), _) => 19,
+            (None, false) => 18,
+            (None, true) => 17,
+        };
         to.array(known).uint(VERSION.into()).id(&self.node).uint(self.epoch).uint(self.beat);
         to.uint(self.order).int(self.at).text(&self.name);
         to.list(&self.roles, |to, r| {
@@ -190,9 +199,7 @@ impl Heartbeat {
         to.list(&self.depths, |to, d| {
             to.array(3).uint(d.messages).uint(d.bytes).uint(d.oldest_age_ms);
         });
-        to.list(&self.reasons, |to, (name, detail)| {
-            to.array(2).text(name).text(detail);
-        });
+        to.list(&self.reasons, write_reason);
         to.text(&self.configuration);
         to.list(&self.done, |to, id| id.write(to));
         to.list(&self.integrators, |to, n| {
@@ -202,8 +209,11 @@ impl Heartbeat {
         to.list(&self.path, |to, id| {
             to.id(id);
         });
-        if !self.says.is_empty() {
+        if known >= 18 {
             to.list(&self.says, |to, said| said.write(to));
+        }
+        if let Some(ready) = &self.ready {
+            to.list(ready, write_reason);
         }
     }
 
@@ -228,11 +238,7 @@ impl Heartbeat {
                 mode: i.one_of(Mode::from_number)?,
                 account: i.nested(Account::read)?,
                 depths: i.list(3, read_depth)?.try_into().map_err(|_| WHAT)?,
-                reasons: i.list(16, |r| {
-                    r.array("reason", 2, |i| {
-                        Ok((i.text(NAME)?.to_owned(), i.text(limits::TEXT_BYTES_MAX)?.to_owned()))
-                    })
-                })?,
+                reasons: i.list(REASONS_MAX, read_reason)?,
                 configuration: i.text(NAME)?.to_owned(),
                 done: i.list(DONE_MAX, MessageId::read)?,
                 integrators: i.list(INTEGRATORS_MAX, read_integrator)?,
@@ -243,9 +249,24 @@ impl Heartbeat {
                     true => i.list(limits::QUESTIONS_MAX, Said::read)?,
                     false => Vec::new(),
                 },
+                ready: match i.more() {
+                    true => Some(i.list(REASONS_MAX, read_reason)?),
+                    false => None,
+                },
             })
         })
     }
+}
+
+fn write_reason(to: &mut Writer, (name, detail): &(String, String)) {
+    to.array(2).text(name).text(detail);
+}
+
+fn read_reason(from: &mut Reader<'_>) -> Result<(String, String), Malformed> {
+    from.array("reason", 2, |i| {
+        let name = i.text(limits::NAME_BYTES_MAX)?.to_owned();
+        Ok((name, i.text(limits::TEXT_BYTES_MAX)?.to_owned()))
+    })
 }
 
 fn read_depth(from: &mut Reader<'_>) -> Result<Depth, Malformed> {

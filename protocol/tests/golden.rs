@@ -85,6 +85,9 @@ fn golden_bytes_are_read_as_what_they_were_made_of() {
     let saying = golden("heartbeat-saying");
     let saying = Heartbeat::read(&mut Reader::new(&saying)).unwrap();
     assert_eq!(saying, common::saying_heartbeat());
+    let unready = golden("heartbeat-unready");
+    let unready = Heartbeat::read(&mut Reader::new(&unready)).unwrap();
+    assert_eq!(unready, common::unready_heartbeat());
     for (name, run) in [("run", common::run()), ("run-partial", common::partial_run())] {
         let bytes = Bytes::from(golden(name));
         assert_eq!(Run::read(&mut Reader::new(&bytes), &bytes).unwrap(), run);

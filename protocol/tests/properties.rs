@@ -236,11 +236,20 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
         vec(integrator, 0..4),
         vec(an_id(), 0..4),
         vec(said(), 0..3),
+        option::of(vec((name(), name()), 0..4)),
     );
     (an_id(), name(), vec(name(), 0..4), select(Mode::ALL), numbers, lists).prop_map(
-        |(node, name, roles, mode, (a, d, n, at), (reasons, done, integrators, path, says))| {
+        |(
+            node,
+            name,
+            roles,
+            mode,
+            (a, d, n, at),
+            (reasons, done, integrators, path, says, ready),
+        )| {
             Heartbeat {
                 says,
+                ready,
                 node,
                 epoch: n[0],
                 beat: n[1],
@@ -373,7 +382,8 @@ proptest! {
         let answer = common::asking_answer();
         let bytes = Bytes::from(appended(&answer.encode(), more));
         prop_assert_eq!(Answer::decode(&bytes).unwrap(), answer);
-        let beat = common::saying_heartbeat();
+        let ready = common::unready_heartbeat().ready;
+        let beat = Heartbeat { ready, ..common::saying_heartbeat() };
         let bytes = appended(&written(|to| beat.write(to)), more);
         prop_assert_eq!(Heartbeat::read(&mut Reader::new(&bytes)).unwrap(), beat);
         let end = common::end_report();

@@ -1,10 +1,24 @@
-//! A small validator of the schemas of openapi.json: required keys, types, values, no other keys.
+//! A small validator of the schemas of openapi.json: required keys, types, values, no other keys
+//! but those that were added to the contract since (contract §8).
 use std::sync::LazyLock;
 
 use serde_json::Value;
 
-static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../fixtures/openapi.json")).expect("the contract's schemas")
+/// The contract's schemas with what was added to them: more keys, never others.
+pub static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
+    let read = |text: &str| -> Value { serde_json::from_str(text).expect("JSON") };
+    let mut contract = read(include_str!("../fixtures/openapi.json"));
+    let additions = read(include_str!("../fixtures/openapi-additions.json"));
+    for (name, added) in additions.as_object().expect("schemas by name") {
+        let schema = &mut contract["components"]["schemas"][name];
+        for (key, part) in added["properties"].as_object().expect("keys") {
+            let known = schema["properties"].as_object_mut().expect("an object of the contract");
+            assert!(known.insert(key.clone(), part.clone()).is_none(), "{name}.{key} is known");
+        }
+        let required = added["required"].as_array().expect("keys").clone();
+        schema["required"].as_array_mut().expect("keys").extend(required);
+    }
+    contract
 });
 
 /// Panics with all that is wrong with `value` by that schema.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use extension::records::{
     ActionFilter, ActionRequest, ActionState, AlarmFilter, Gap, InstanceFilter, InstanceState,
-    IntegratorState, LedgerFilter, NodeFilter, NodeState, Paging, Records, RecordsError,
+    IntegratorState, LedgerFilter, Node, NodeFilter, NodeState, Paging, Records, RecordsError,
 };
 use module_memory::MemoryStore;
 use protocol::{
@@ -165,6 +165,7 @@ fn beat(of: RemoteId, beat: u64) -> Heartbeat {
         }],
         path: Vec::new(),
         says: Vec::new(),
+        ready: None,
     }
 }
 
@@ -230,6 +231,52 @@ fn what_nodes_integrators_and_instances_say_of_themselves_is_listed() {
         assert!(active.last_message_at.is_some() && active.capabilities.is_some());
         let customer = top.records.customer(customer()).await.unwrap();
         assert_eq!((customer.nodes, customer.instances, customer.alarms), (1, 2, 1));
+        top.stop().await;
+    });
+}
+
+// DESIGN §4.10: alive, ready and delivering are three answers, each with its reasons; what waits is
+// told by precedence.
+#[test]
+fn whether_a_node_takes_messages_and_what_waits_by_precedence_is_listed() {
+    run(async {
+        let top = Top::start(&Arc::new(MemoryStore::new()), Vec::new()).await;
+        assert_eq!(register(&top, 1, 1, node("site-a", 11)).await.id, proxy(1));
+        let of = proxy(1);
+        let full = vec![("queue_full".to_owned(), "new ones are refused".to_owned())];
+        let told = [None, Some(full), Some(Vec::new())];
+        let mut seen = Vec::new();
+        for (number, ready) in (1..).zip(told) {
+            let beat = Heartbeat { ready, ..beat(of, number) };
+            top.arrive_with(sender(of), &[], vec![beat.clone()]).await;
+            let expected = beat.ready.as_ref().map(Vec::is_empty);
+            until(async || {
+                let node = top.records.node(of).await.unwrap();
+                let is_heard = node.state == NodeState::Operational;
+                is_heard && node.ready.as_ref().map(|ready| ready.ok) == expected
+            })
+            .await;
+            seen.push(top.records.node(of).await.unwrap());
+        }
+        // An older node does not say it.
+        assert_eq!(seen[0].ready, None);
+        let reasons = &seen[1].ready.as_ref().unwrap().reasons;
+        assert_eq!(
+            (&*reasons[0].name, &*reasons[0].detail),
+            ("queue_full", "new ones are refused")
+        );
+        assert!(!reasons[0].help.is_empty());
+        assert!(seen[1].delivering.ok, "what it holds leaves all the same");
+        let waiting = |node: &Node| -> Vec<_> {
+            node.waiting.iter().map(|w| (w.precedence, w.messages, w.bytes)).collect()
+        };
+        let told = [(Precedence::Urgent, 0, 0), (Precedence::Normal, 3, 300)];
+        assert_eq!(waiting(&seen[2])[..2], told);
+        assert_eq!(waiting(&seen[2])[2], (Precedence::Bulk, 0, 0));
+        let ages: Vec<_> = seen[2].waiting.iter().map(|w| w.oldest_age_s).collect();
+        assert_eq!(ages, [None, Some(1.5), None]);
+        let own = top.records.node(server()).await.unwrap();
+        assert!(own.ready.is_some_and(|ready| ready.ok) && own.waiting.len() == 3);
         top.stop().await;
     });
 }

@@ -53,6 +53,7 @@ fn heartbeat(of: &Node) -> Heartbeat {
         integrators: Vec::new(),
         path: Vec::new(),
         says: Vec::new(),
+        ready: None,
     }
 }
 

@@ -41,6 +41,7 @@ fn beat(of: RemoteId, epoch: u64, order: u64) -> Heartbeat {
         integrators: vec![],
         path: vec![],
         says: vec![],
+        ready: None,
     }
 }
 

@@ -270,6 +270,7 @@ pub fn heartbeat() -> Heartbeat {
         }],
         path: vec![id("/2")],
         says: Vec::new(),
+        ready: None,
     }
 }
 
@@ -287,6 +288,12 @@ pub fn saying_heartbeat() -> Heartbeat {
     let says =
         vec![Said { question: u64::MAX, found: None }, Said { question: 7, found: Some(found) }];
     Heartbeat { says, ..heartbeat() }
+}
+
+/// A heartbeat that says why the node takes no messages.
+pub fn unready_heartbeat() -> Heartbeat {
+    let ready = vec![("queue_full".into(), "new messages are refused or evict older ones".into())];
+    Heartbeat { ready: Some(ready), ..heartbeat() }
 }
 
 pub fn exchange() -> Exchange {
@@ -373,6 +380,7 @@ pub fn all() -> Vec<(String, Vec<u8>)> {
     add("end-report", &|to| end_report().write(to));
     add("heartbeat", &|to| heartbeat().write(to));
     add("heartbeat-saying", &|to| saying_heartbeat().write(to));
+    add("heartbeat-unready", &|to| unready_heartbeat().write(to));
     all.push(("exchange".into(), exchange().encode().to_vec()));
     all.push(("exchange-empty".into(), empty_exchange().encode().to_vec()));
     all.push(("answer".into(), answer().encode().to_vec()));

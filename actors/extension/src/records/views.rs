@@ -81,6 +81,28 @@ pub struct Delivering {
     pub reasons: Vec<Reason>,
 }
 
+/// Whether a node takes messages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ready {
+    /// It does.
+    pub ok: bool,
+    /// Why not.
+    pub reasons: Vec<Reason>,
+}
+
+/// What waits of one precedence at a node for the way up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Of which.
+    pub precedence: Precedence,
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Age of the oldest; none where none waits.
+    pub oldest_age_s: Option<f64>,
+}
+
 /// Why something is not as it should be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reason {
@@ -125,8 +147,14 @@ pub struct Node {
     pub mode: Mode,
     /// The next node up.
     pub parent_id: Option<RemoteId>,
+    /// Whether it takes messages; none: it did not say.
+    #[serde(default)]
+    pub ready: Option<Ready>,
     /// Whether it delivers.
     pub delivering: Delivering,
+    /// What waits for the way up, urgent first; empty: it did not say.
+    #[serde(default)]
+    pub waiting: Vec<Waiting>,
     /// Messages that wait.
     pub queued: u64,
     /// Their bytes.

@@ -1,7 +1,7 @@
 //! What is around every page: head, menu, delivery line, list of keys; and the shared parts.
 use extension::records::{Node, NodeState};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use protocol::service::Severity;
+use protocol::{Precedence, service::Severity};
 
 use crate::{
     live, parts,
@@ -24,6 +24,12 @@ const MENU: &[(&str, &str, &str)] = &[
     ("/messages", "Messages", "m"),
     ("/ledger", "Ledger", "l"),
     ("/customers", "Customers", "c"),
+];
+/// What the delivery line says of each precedence.
+const OLDEST: [(Precedence, &str); 3] = [
+    (Precedence::Urgent, "Oldest urgent"),
+    (Precedence::Normal, "Oldest normal"),
+    (Precedence::Bulk, "Oldest bulk"),
 ];
 /// Further keys: what they do, which they are.
 const KEYS: &[(&str, &[&str])] = &[
@@ -128,7 +134,7 @@ pub(crate) fn pages(view: &View<'_>, path: &str, rows: usize, next: Option<&str>
     }
 }
 
-/// Whether a node is heard and delivers: the answers of principle 3.
+/// Whether a node is heard, takes messages and delivers: the answers of principle 3.
 pub(crate) fn answers(node: &Node) -> Markup {
     let delivering = &node.delivering;
     html! {
@@ -138,6 +144,13 @@ pub(crate) fn answers(node: &Node) -> Markup {
                 NodeState::Registering => { li.unk { (icon("unk")) "registering" } }
                 NodeState::Silent => { li.unk { (icon("unk")) "alive?" } }
                 NodeState::Removed => { li.unk { (icon("unk")) "removed" } }
+            }
+            @match (&node.ready, node.state) {
+                (Some(ready), NodeState::Operational) if ready.ok => { li { (icon("yes")) "ready" } }
+                (Some(ready), NodeState::Operational) if !ready.ok => {
+                    li.no { (icon("no")) "not ready" }
+                }
+                _ => { li.unk { (icon("unk")) "ready?" } }
             }
             @if node.state == NodeState::Silent {
                 li.no { (icon("no")) "not heard" }
@@ -294,6 +307,11 @@ fn figure(view: &View<'_>, path: &str) -> Markup {
     }
 }
 
+/// Heard, and said that it takes no messages.
+pub(crate) fn is_unready(node: &Node) -> bool {
+    node.state == NodeState::Operational && node.ready.as_ref().is_some_and(|ready| !ready.ok)
+}
+
 /// Heard, and not failing to deliver.
 pub(crate) fn is_delivering(node: &Node) -> bool {
     node.delivering.ok && node.state != NodeState::Silent
@@ -305,21 +323,24 @@ fn line(view: &View<'_>) -> Markup {
     let alive = nodes.iter().filter(|node| node.state == NodeState::Operational).count();
     let silent = nodes.iter().any(|node| node.state == NodeState::Silent);
     let delivering = nodes.iter().filter(|node| is_delivering(node)).count();
-    let queued: u64 = nodes.iter().map(|node| node.queued).sum();
-    let oldest = nodes.iter().filter_map(|node| node.oldest_age_s).fold(None, larger);
+    let is_ready = |node: &&Node| {
+        node.state == NodeState::Operational && node.ready.as_ref().is_some_and(|ready| ready.ok)
+    };
+    let ready = nodes.iter().filter(is_ready).count();
     let off = view.frame.ledgers.iter().filter(|ledger| !ledger.balanced).count();
     // What a silent node holds is what it held.
     let unsure = if silent { "?" } else { "" };
     html! {
         ul id="line" data-part {
             (cell("/nodes", "Alive", alive < all && silent, &format!("{alive} of {all}")))
+            (cell("/nodes", "Ready", nodes.iter().any(is_unready), &format!("{ready} of {all}")))
             (cell("/nodes", "Delivering", delivering < all, &format!("{delivering} of {all}")))
-            (cell("/nodes", "Waiting", false,
-                &format!("{}{unsure}", words::counted(queued, "message"))))
-            (cell("/nodes", "Oldest unsent", false, &match oldest {
-                Some(seconds) => format!("{}{unsure}", words::span(seconds)),
-                None => format!("none{unsure}"),
-            }))
+            @for (precedence, name) in OLDEST {
+                (cell("/nodes", name, false, &match oldest(nodes, precedence) {
+                    Some(seconds) => format!("{}{unsure}", words::span(seconds)),
+                    None => format!("none{unsure}"),
+                }))
+            }
             @if view.frame.ledgers.is_empty() {
                 (cell("/ledger", "Ledger", false, "no account yet"))
             } @else if off > 0 {
@@ -333,8 +354,11 @@ fn line(view: &View<'_>) -> Markup {
     }
 }
 
-fn larger(kept: Option<f64>, next: f64) -> Option<f64> {
-    Some(kept.map_or(next, |kept: f64| kept.max(next)))
+/// Age of the oldest message of a precedence that any node has not sent yet, seconds.
+fn oldest(nodes: &[Node], precedence: Precedence) -> Option<f64> {
+    let waiting = nodes.iter().flat_map(|node| &node.waiting);
+    let ages = waiting.filter(|w| w.precedence == precedence).filter_map(|w| w.oldest_age_s);
+    ages.reduce(f64::max)
 }
 
 fn cell(href: &str, name: &str, bad: bool, words: &str) -> Markup {

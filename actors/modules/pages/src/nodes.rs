@@ -1,10 +1,10 @@
-//! The list of nodes: heard, delivering, what waits; and why not.
-use extension::records::{Node, NodeState};
+//! The list of nodes: alive, ready, delivering, what waits by precedence; and why not.
+use extension::records::{Node, NodeState, Reason, Waiting};
 use maud::{Markup, html};
-use protocol::heartbeat::only_warns;
+use protocol::{Precedence, heartbeat::only_warns};
 
 use crate::{
-    layout::{answers, chip, customer_chips, icon, is_delivering, roles, time},
+    layout::{answers, chip, customer_chips, icon, is_delivering, is_unready, roles, time},
     source::SourceError,
     view::{ROWS, Sheet, View},
     words,
@@ -73,6 +73,7 @@ fn rank(node: &Node) -> u8 {
     match (node.state, is_delivering(node)) {
         (NodeState::Silent, _) => 0,
         (_, false) => 1,
+        _ if is_unready(node) => 1,
         (NodeState::Registering, _) => 2,
         _ if node.oldest_age_s.is_some_and(|age| age >= 60.0) => 3,
         _ => 4,
@@ -81,12 +82,12 @@ fn rank(node: &Node) -> u8 {
 
 fn table(view: &View<'_>, rows: &[&Node]) -> Markup {
     html! {
-        div.tbl { table {
+        div.tbl.nodes { table {
             caption.vh { "Nodes" }
             thead { tr {
                 th scope="col" { "Node" } th scope="col" { "Health" } th scope="col" { "Role" }
-                th scope="col" { "Customer" } th scope="col" class="n" { "Queued" }
-                th scope="col" class="n" { "Bytes" } th scope="col" class="n" { "Oldest" }
+                th scope="col" { "Customer" } th scope="col" class="n" { "Urgent" }
+                th scope="col" class="n" { "Normal" } th scope="col" class="n" { "Bulk" }
                 th scope="col" class="n" { "Empty in" } th scope="col" class="n" { "Last heard" }
                 th scope="col" class="n drop" { "Version" }
             } }
@@ -104,7 +105,7 @@ fn row(view: &View<'_>, node: &Node) -> Markup {
             th scope="row" {
                 a href={ "/nodes?node=" (node.node_id.dotted()) } { (node.node) } " "
                 span.id.sm { (words::short_id(&node.node_id.to_string())) }
-                @for reason in &node.delivering.reasons {
+                @for reason in reasons(node) {
                     @let (look, sign) = reason_look(&reason.name);
                     br; span class={ "sm " (look) } { (icon(sign)) " " (reason.detail) } " "
                     span.sm.dim { (reason.help) }
@@ -117,16 +118,10 @@ fn row(view: &View<'_>, node: &Node) -> Markup {
             td.full { (answers(node)) }
             td { (roles(node)) }
             td { (view.customer(node.customer_id)) }
-            td class=(zero(node.queued == 0)) data-l="queued" {
-                (words::count(node.queued)) (unsure)
-            }
-            td class=(zero(node.queued == 0)) data-l="bytes" {
-                (words::bytes(node.queued_bytes)) (unsure)
-            }
-            td class=(zero(node.oldest_age_s.is_none())) data-l="oldest" {
-                @match node.oldest_age_s {
-                    Some(age) => (words::short((age * 1000.0) as i64)), None => "none" }
-                (unsure)
+            @for precedence in Precedence::ALL {
+                @let waiting = node.waiting.iter().find(|w| w.precedence == *precedence);
+                td class=(zero(waiting.is_some_and(|w| w.messages == 0)))
+                    data-l=(precedence.word()) { (figures(waiting, unsure)) }
             }
             td class=(zero(node.queued == 0)) data-l="empty in" {
                 (words::until_empty(node.queued, node.drain_eta_s)) (unsure)
@@ -136,6 +131,29 @@ fn row(view: &View<'_>, node: &Node) -> Markup {
                     Some(at) => (time(at.0, "ago", now)), None => "never" }
             }
             td.n.drop { (node.version) }
+        }
+    }
+}
+
+/// Why it takes no messages, and why they do not get out.
+fn reasons(node: &Node) -> impl Iterator<Item = &Reason> {
+    node.ready.iter().flat_map(|ready| &ready.reasons).chain(&node.delivering.reasons)
+}
+
+/// Messages of one precedence that wait, their bytes and the age of the oldest.
+fn figures(waiting: Option<&Waiting>, unsure: &str) -> Markup {
+    html! {
+        @match waiting {
+            None => { "not known" }
+            Some(waiting) => {
+                (words::count(waiting.messages)) (unsure)
+                @if let Some(age) = waiting.oldest_age_s {
+                    br; span.sm.dim {
+                        (words::bytes(waiting.bytes)) br;
+                        (words::short((age * 1000.0) as i64)) " old"
+                    }
+                }
+            }
         }
     }
 }

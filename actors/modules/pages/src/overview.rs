@@ -1,10 +1,12 @@
 //! The first page: what is wrong, since when, is every site delivering, what came last.
-use extension::records::{Alarm, AlarmState, Event, Ledger, Node, NodeState, Page as Listed};
+use extension::records::{
+    Alarm, AlarmState, Event, Ledger, Node, NodeState, Page as Listed, Reason,
+};
 use maud::{Markup, html};
 use protocol::{heartbeat::only_warns, service::Severity};
 
 use crate::{
-    layout::{answers, icon, is_delivering, roles, section_head, sev, time},
+    layout::{answers, icon, is_delivering, is_unready, roles, section_head, sev, time},
     ledger, picture,
     source::SourceError,
     view::{Sheet, View},
@@ -103,10 +105,11 @@ fn of_node(view: &View<'_>, node: &Node) -> Option<Attention> {
         let text = format!("{customer}. {last}. What it holds now is not known.");
         (Severity::Critical, format!("{} is not heard", node.node), text, heard)
     } else if !node.delivering.ok {
-        let why = node.delivering.reasons.iter().map(|r| format!("{}. {}", r.detail, r.help));
-        let why: Vec<String> = why.collect();
-        let text = format!("{customer}. {waiting} wait. {}", why.join(" "));
+        let text = format!("{customer}. {waiting} wait. {}", why(&node.delivering.reasons));
         (Severity::Critical, format!("{} is not delivering", node.node), text, behind(node, now))
+    } else if let Some(ready) = node.ready.as_ref().filter(|_| is_unready(node)) {
+        let text = format!("{customer}. It takes no messages. {}", why(&ready.reasons));
+        (Severity::Major, format!("{} is not ready", node.node), text, None)
     } else if let Some(age) = node.oldest_age_s.filter(|age| *age >= BEHIND_S) {
         let text = format!(
             "{customer}. {waiting} wait, the oldest for {}; {}.",
@@ -125,6 +128,15 @@ fn of_node(view: &View<'_>, node: &Node) -> Option<Attention> {
     };
     let act_href = href.clone();
     Some(Attention { severity, since_ms, href, title, text, act: "What to check", act_href })
+}
+
+/// Each reason, and what to do.
+fn why(reasons: &[Reason]) -> String {
+    let sentences = reasons.iter().map(|r| {
+        let detail = words::sentence(&r.detail);
+        format!("{detail}: {}.", r.help.trim_end_matches('.'))
+    });
+    sentences.collect::<Vec<String>>().join(" ")
 }
 
 /// When the oldest unsent message came.
@@ -201,15 +213,16 @@ fn tiers(view: &View<'_>) -> Markup {
 /// Of a large fleet the exceptions only.
 fn worst(view: &View<'_>) -> Markup {
     let now = view.now_ms();
-    let mut off: Vec<&Node> = view.frame.nodes.iter().filter(|n| !is_delivering(n)).collect();
+    let is_off = |node: &&Node| !is_delivering(node) || is_unready(node);
+    let mut off: Vec<&Node> = view.frame.nodes.iter().filter(is_off).collect();
     off.truncate(DRAWN_MAX);
     html! {
         @if off.is_empty() {
             p.note { (icon("yes")) " All " (words::count(view.frame.nodes.len() as u64))
-                " nodes are heard and deliver." }
+                " nodes are heard, take messages and deliver." }
         } @else {
             div.tbl { table {
-                caption.vh { "Nodes that do not deliver" }
+                caption.vh { "Nodes that do not deliver, or take no messages" }
                 thead { tr {
                     th scope="col" { "Node" } th scope="col" { "Health" }
                     th scope="col" { "Role" } th scope="col" { "Customer" }

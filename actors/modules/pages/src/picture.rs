@@ -6,13 +6,13 @@ use maud::{Markup, html};
 use protocol::{RemoteId, heartbeat::only_warns};
 
 use crate::{
-    layout::{answers, is_delivering},
+    layout::{answers, is_delivering, is_unready},
     view::View,
     words,
 };
 
 /// Rows of the grid that a node takes.
-const NODE_ROWS: usize = 4;
+const NODE_ROWS: usize = 5;
 /// Height of a row, pixels; as in the sheet.
 const ROW_PX: usize = 38;
 /// Width of a gutter, pixels; as in the sheet.
@@ -145,7 +145,7 @@ fn place(
 }
 
 fn middle(place: Place) -> usize {
-    (place.row + NODE_ROWS / 2) * ROW_PX
+    (2 * place.row + NODE_ROWS) * ROW_PX / 2
 }
 
 pub(crate) fn map(view: &View<'_>) -> Markup {
@@ -174,6 +174,7 @@ pub(crate) fn map(view: &View<'_>) -> Markup {
             @for (node, place) in from_below(nodes, &layout) { (card(view, node, place)) }
         }
         ul.legend aria-label="Legend" {
+            li { "Numbers in a node: messages that wait, by precedence" }
             li { svg viewBox="0 0 26 10" aria-hidden="true" { path d="M0 5h26" {} } "delivering" }
             li { svg viewBox="0 0 26 10" aria-hidden="true" { path.busy d="M0 5h26" {} }
                 "draining a backlog" }
@@ -244,14 +245,11 @@ fn link(layout: &Layout, node: &Node) -> Option<(Place, Place)> {
 }
 
 fn card(view: &View<'_>, node: &Node, place: Place) -> Markup {
-    let silent = node.state == NodeState::Silent;
     let class = match look(node) {
+        _ if is_unready(node) => "gap",
         "busy" => "slow",
         other => other,
     };
-    let unsure = if silent { "?" } else { "" };
-    let oldest =
-        node.oldest_age_s.map_or("none".to_owned(), |age| words::short((age * 1000.0) as i64));
     let parent = node.parent_id.as_ref().and_then(|id| view.node(id));
     html! {
         article class={ "node " (class) } id={ "n-" (node.node_id.dotted()) }
@@ -261,30 +259,59 @@ fn card(view: &View<'_>, node: &Node, place: Place) -> Markup {
                 small { (words::bytes(node.queued_bytes)) }
             }
             (answers(node))
-            dl.q3 {
-                div class=(figure_class(silent, node.queued > 0)) {
-                    dt { "queued" } dd { (words::count(node.queued)) (unsure) }
-                }
-                div class=(figure_class(silent, node.oldest_age_s.is_some())) {
-                    dt { "oldest" } dd { (oldest) (unsure) }
-                }
-            }
-            p {
-                @if silent { "figures as last heard" }
-                @else if let Some(reason) =
-                    node.delivering.reasons.iter().find(|reason| !only_warns(&reason.name))
-                {
-                    b.bad-t { (reason.name) }
-                }
-                @else if let Some(held) = &node.delivering.held { "held: " (held) }
-                @else if node.queued == 0 { "nothing waits" }
-                @else { (words::empty_in(node.queued, node.drain_eta_s)) }
-            }
+            (figures(node))
+            (state_of(node))
             p.up {
                 (view.customer(node.customer_id)) ". "
                 @match parent {
                     Some(parent) => { "To " (parent.node) } None => { "End of the way" }
                 }
+            }
+        }
+    }
+}
+
+/// Messages that wait, by precedence; of a node that does not say so, all of them.
+fn figures(node: &Node) -> Markup {
+    let silent = node.state == NodeState::Silent;
+    let unsure = if silent { "?" } else { "" };
+    let mut figures: Vec<(&str, u64)> =
+        node.waiting.iter().map(|w| (w.precedence.word(), w.messages)).collect();
+    if figures.is_empty() {
+        figures.push(("queued", node.queued));
+    }
+    html! {
+        dl.q3 {
+            @for (name, messages) in figures {
+                div class=(figure_class(silent, messages > 0)) {
+                    dt { (name) } dd { (words::compact(messages)) (unsure) }
+                }
+            }
+        }
+    }
+}
+
+/// What is wrong with it, or how long its oldest message has waited; then when it is empty.
+fn state_of(node: &Node) -> Markup {
+    let delivering = node.delivering.reasons.iter().find(|reason| !only_warns(&reason.name));
+    let ready = node.ready.iter().filter(|_| is_unready(node)).find_map(|r| r.reasons.first());
+    let of_below = node.queued.saturating_sub(node.waiting.iter().map(|w| w.messages).sum());
+    html! {
+        p {
+            @if node.state == NodeState::Silent { "figures as last heard" }
+            @else if let Some(reason) = delivering.or(ready) { b.bad-t { (reason.name) } }
+            @else if let Some(held) = &node.delivering.held { "held: " (held) }
+            @else if let Some(age) = node.oldest_age_s {
+                "oldest " b { (words::short((age * 1000.0) as i64)) }
+            }
+            @else if node.queued == 0 { "nothing waits" }
+            @else { "nothing waits for the way up" }
+            @if node.state != NodeState::Silent && node.queued > 0 {
+                br;
+                @if node.oldest_age_s.is_some() {
+                    (words::empty_in(node.queued, node.drain_eta_s))
+                }
+                @else { (words::count(of_below)) " held for others" }
             }
         }
     }
@@ -348,6 +375,6 @@ mod tests {
         let own = node(1, 2, "mlm", Some(apps.node_id));
         let proxy = node(1, 1, "proxy", Some(own.node_id));
         let layout = layout(&[top, apps, own, proxy]);
-        assert_eq!((layout.tiers.len(), layout.customer_columns, layout.rows), (4, 2, 5));
+        assert_eq!((layout.tiers.len(), layout.customer_columns, layout.rows), (4, 2, 6));
     }
 }

@@ -140,9 +140,31 @@ pub(crate) fn empty_in(queued: u64, drain_eta_s: Option<f64>) -> String {
     if known { format!("empty in {until}") } else { until }
 }
 
+/// A count where there is little room.
+pub(crate) fn compact(count: u64) -> String {
+    match count {
+        0..100_000 => self::count(count),
+        100_000..1_000_000 => format!("{} k", count / 1000),
+        _ => format!("{:.1} M", count as f64 / 1e6),
+    }
+}
+
+/// Words as the begin of a sentence.
+pub(crate) fn sentence(words: &str) -> String {
+    let mut letters = words.trim_end_matches('.').chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    first.unwrap_or_default() + letters.as_str()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_counts_take_little_room_in_a_picture() {
+        let words = [0, 11_840, 99_999, 100_000, 999_999, 1_234_567].map(compact);
+        assert_eq!(words, ["0", "11,840", "99,999", "100 k", "999 k", "1.2 M"]);
+    }
 
     #[test]
     fn spans_are_as_the_script_writes_them() {

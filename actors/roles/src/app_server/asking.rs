@@ -167,6 +167,7 @@ mod tests {
             integrators: Vec::new(),
             path: Vec::new(),
             says: vec![Said { question, found }],
+            ready: None,
         }
     }
 

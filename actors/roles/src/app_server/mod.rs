@@ -24,6 +24,7 @@ mod query_asked;
 mod query_directory;
 mod query_events;
 mod query_messages;
+mod query_nodes;
 mod query_stream;
 mod query_trace;
 pub mod reconcile;

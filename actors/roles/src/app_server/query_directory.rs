@@ -4,35 +4,25 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 use bytes::Bytes;
 use extension::{
     records::{
-        Answer, Customer, Delivering, Instance, InstanceFilter, InstanceState, Integrator,
-        IntegratorFilter, IntegratorState, Ledger, LedgerFilter, Node, NodeFilter, NodeState, Page,
-        Paging, Reason, Records, RecordsError, Time,
+        Answer, Customer, Instance, InstanceFilter, InstanceState, Integrator, IntegratorFilter,
+        IntegratorState, Ledger, LedgerFilter, Page, Paging, Records, RecordsError, Time,
         kept::{ALARMS, count_key, count_of},
     },
     storage::Change,
 };
-use protocol::{
-    RemoteId,
-    codec::Reader,
-    heartbeat::{Account, Heartbeat, Mode, PLAIN_LINKS, only_warns},
-};
+use protocol::{RemoteId, heartbeat::Account};
 use uuid::Uuid;
 
 use super::{
     query::{AppRecords, Desk, failed, page_back, takes},
     rows::{
         CUSTOMERS, CustomerRow, INSTANCES, INTEGRATORS, InstanceRow, IntegratorRow, LAST, NODES,
-        NodeRow, REPEATS, Repeat, SERVICES, STATUS, StatusRow, from_row, number_at, service_key,
-        to_row,
+        NodeRow, REPEATS, Repeat, SERVICES, from_row, number_at, service_key, to_row,
     },
 };
 
 /// Time between heartbeats where it is not known yet, ms (DESIGN §15).
 pub(crate) const INTERVAL_MS: (i64, i64) = (30_000, 15 * 60_000);
-/// A node is silent after so many halves of its interval without a heartbeat.
-const SILENT_HALVES: i64 = 5;
-/// Never silent before that, ms: heartbeats are fetched each second.
-const SILENT_MS_MIN: i64 = 10_000;
 /// How long a request with an Idempotency-Key is remembered, ms.
 pub(crate) const REPEAT_MS: i64 = 24 * 3600 * 1000;
 
@@ -152,94 +142,6 @@ impl Desk {
             instances: self.count_under(INSTANCES, &id)?,
             alarms: self.open_alarms(&id)?,
         })
-    }
-
-    pub(crate) fn nodes(&self, filter: &NodeFilter, paging: &Paging) -> Answer<Page<Node>> {
-        let whose = self.whose(filter.customer.as_deref(), None)?;
-        page_back(&*self.store, NODES, whose.prefix(), paging, |key, value| {
-            let id = RemoteId::from_bytes(key).ok().filter(|id| whose.takes(id));
-            let Some((id, row)) = id.zip(from_row(value)) else { return Ok(None) };
-            let node = self.node_view(id, row)?;
-            Ok(takes(&filter.state, &node.state).then_some(node))
-        })
-    }
-
-    pub(crate) fn node(&self, id: RemoteId) -> Answer<Node> {
-        let row = self.value(NODES, id.as_bytes())?.ok_or(RecordsError::NotFound)?;
-        self.node_view(id, row)
-    }
-
-    /// The last heartbeat of a node, and what is known of it.
-    pub(crate) fn beat(&self, id: &RemoteId) -> Answer<Option<(StatusRow, Heartbeat)>> {
-        let row: Option<StatusRow> = self.value(STATUS, id.as_bytes())?;
-        Ok(row.and_then(|row| {
-            let beat = Heartbeat::read(&mut Reader::new(&row.beat)).ok()?;
-            Some((row, beat))
-        }))
-    }
-
-    fn node_view(&self, id: RemoteId, row: NodeRow) -> Answer<Node> {
-        if id == self.identity().id {
-            return Ok(self.own_view(id, row));
-        }
-        let heard = self.beat(&id)?;
-        let mode = heard.as_ref().map_or(Mode::Session, |(_, beat)| beat.mode);
-        let state = match (&row.removed_at, &heard) {
-            (Some(_), _) => NodeState::Removed,
-            (None, None) => NodeState::Registering,
-            (None, Some((status, _))) if self.is_silent(status, mode) => NodeState::Silent,
-            _ => NodeState::Operational,
-        };
-        let mut node = blank(id, row, state, mode);
-        let Some((status, beat)) = heard else { return Ok(node) };
-        let sum = |f: fn(&protocol::heartbeat::Depth) -> u64| beat.depths.iter().map(f).sum();
-        node.version.clone_from(&beat.version);
-        node.roles.clone_from(&beat.roles);
-        node.parent_id = beat.path.iter().find(|hop| **hop != id).copied();
-        node.parent_id = node.parent_id.or(Some(self.identity().id));
-        // All it has in custody: what waits for children and integrators, too.
-        node.queued = beat.account.queued;
-        node.queued_bytes = sum(|d| d.bytes);
-        let waits = beat.depths.iter().filter(|depth| depth.messages > 0);
-        let oldest = waits.map(|depth| depth.oldest_age_ms).max();
-        node.oldest_age_s = oldest.map(|ms| ms as f64 / 1000.0);
-        let held = beat.reasons.iter().find(|(name, _)| name == "throttle" || name == "stopped");
-        node.delivering = Delivering {
-            ok: beat.reasons.iter().all(|(name, _)| only_warns(name))
-                && state == NodeState::Operational,
-            held: held.map(|(name, _)| name.clone()),
-            oldest_age_s: node.oldest_age_s,
-            reasons: beat.reasons.iter().map(|(name, detail)| reason(name, detail)).collect(),
-        };
-        if state == NodeState::Silent {
-            node.delivering.reasons.push(reason("silent", "no heartbeat came in time"));
-        }
-        node.configuration_digest =
-            Some(beat.configuration.clone()).filter(|digest| !digest.is_empty());
-        node.last_heartbeat_at = Some(Time(status.heard_at));
-        Ok(node)
-    }
-
-    pub(crate) fn is_silent(&self, status: &StatusRow, mode: Mode) -> bool {
-        let usual = if mode == Mode::Session { INTERVAL_MS.0 } else { INTERVAL_MS.1 };
-        let interval = if status.interval_ms > 0 { status.interval_ms } else { usual };
-        let patience = (interval.min(usual) * SILENT_HALVES / 2).max(SILENT_MS_MIN);
-        self.now() - status.heard_at > patience
-    }
-
-    /// This server: it needs no heartbeat to know of itself.
-    fn own_view(&self, id: RemoteId, row: NodeRow) -> Node {
-        let mut node = blank(id, row, NodeState::Operational, Mode::Session);
-        node.delivering.ok = true;
-        if let Some((at, figures)) = self.own.get() {
-            node.queued = figures.account.queued;
-            node.last_heartbeat_at = Some(Time(at));
-            if let Some(storage) = &figures.storage {
-                node.delivering.ok = false;
-                node.delivering.reasons.push(reason("storage_down", storage));
-            }
-        }
-        node
     }
 
     pub(crate) fn integrators(
@@ -429,38 +331,6 @@ pub(crate) fn repeat_row(key: Option<Bytes>, at: i64, made: Vec<Uuid>) -> Option
 pub(crate) fn is_instance(wanted: &[String], external_id: &str, id: &RemoteId) -> bool {
     let meant = |w: &String| w == external_id || w.parse::<RemoteId>().is_ok_and(|w| w == *id);
     wanted.is_empty() || wanted.iter().any(meant)
-}
-
-fn blank(id: RemoteId, row: NodeRow, state: NodeState, mode: Mode) -> Node {
-    Node {
-        node_id: id,
-        node: row.name,
-        customer_id: id.customer_id(),
-        roles: row.roles,
-        version: row.version,
-        state,
-        mode,
-        parent_id: None,
-        delivering: Delivering { ok: false, held: None, oldest_age_s: None, reasons: Vec::new() },
-        queued: 0,
-        queued_bytes: 0,
-        oldest_age_s: None,
-        drain_eta_s: None,
-        configuration_digest: None,
-        last_heartbeat_at: None,
-    }
-}
-
-fn reason(name: &str, detail: &str) -> Reason {
-    let help = match name {
-        "silent" => "look at the node and the line to it",
-        PLAIN_LINKS => "keep it to a network you trust until mTLS exists",
-        "storage_down" => "make room on the disk of the node",
-        "throttle" => "it goes on when the window opens",
-        "stopped" => "start delivery again when it may go on",
-        _ => "see the log of the node",
-    };
-    Reason { name: name.to_owned(), detail: detail.to_owned(), help: help.to_owned() }
 }
 
 fn ledger(

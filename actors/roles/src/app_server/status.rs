@@ -312,6 +312,7 @@ mod tests {
             integrators: vec![integrator],
             path: Vec::new(),
             says: Vec::new(),
+            ready: None,
         }
     }
 

@@ -15,7 +15,7 @@ use extension::storage::{Change, QueueStore};
 use protocol::{
     MessageId, Refusal,
     codec::Writer,
-    heartbeat::{DONE_MAX, Heartbeat, INTEGRATORS_MAX, IntegratorStatus, Mode},
+    heartbeat::{DONE_MAX, Heartbeat, INTEGRATORS_MAX, IntegratorStatus, Mode, REASONS_MAX},
     limits::BEAT_BYTES_MAX,
     question::{Found, Said},
 };
@@ -46,8 +46,6 @@ const SETTLE: Duration = Duration::from_secs(1);
 const NEWS_EVERY: Duration = Duration::from_secs(5);
 /// Table of the last number. Key: the epoch.
 const BEATS: &str = "beats";
-/// Reasons in one heartbeat; the protocol's bound.
-const REASONS_MAX: usize = 16;
 
 /// How integrators are, once they have all said it or their time is over.
 pub type Integrators = Pin<Box<dyn Future<Output = Vec<IntegratorStatus>> + Send>>;
@@ -59,8 +57,16 @@ pub struct AskIntegrators {
     /// Changes when one comes or goes.
     pub changes: watch::Receiver<u64>,
 }
-/// Why the node is not ready or not delivering, as (name, detail).
-pub type AskReasons = Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>;
+/// What health says (DESIGN §4.10), as (name, detail).
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// Why the node takes no messages.
+    pub ready: Vec<(String, String)>,
+    /// Why messages do not get out, and what is only warned of.
+    pub delivering: Vec<(String, String)>,
+}
+/// Judges the node's health by its queue's figures and its registration.
+pub type AskHealth = Arc<dyn Fn(&Figures, &NodeStatus) -> Health + Send + Sync>;
 
 /// What heartbeats are made of.
 #[derive(Clone)]
@@ -96,7 +102,7 @@ pub struct HeartbeatSettings {
     /// At a proxy only.
     pub integrators: Option<AskIntegrators>,
     /// What health says.
-    pub reasons: AskReasons,
+    pub health: AskHealth,
 }
 
 /// Beats.
@@ -291,6 +297,8 @@ fn write(
 ) -> Heartbeat {
     let identity = settings.author.identity();
     let up = figures.queues.iter().find(|(name, _)| name == UP);
+    let status = settings.status.borrow().clone();
+    let health = (settings.health)(figures, &status);
     Heartbeat {
         node: identity.id,
         epoch: identity.epoch,
@@ -303,12 +311,13 @@ fn write(
         mode: settings.mode,
         account: figures.account,
         depths: up.map(|(_, depths)| *depths).unwrap_or_default(),
-        reasons: (settings.reasons)(),
+        reasons: health.delivering,
         configuration: settings.configuration.clone(),
         done: settings.done.for_heartbeat(DONE_MAX),
         integrators,
         path: Vec::new(),
         says: Vec::new(),
+        ready: Some(health.ready),
     }
 }
 
@@ -318,8 +327,11 @@ pub fn fit(mut beat: Heartbeat) -> Heartbeat {
     beat.integrators.truncate(INTEGRATORS_MAX);
     beat.done.truncate(DONE_MAX);
     beat.reasons.truncate(REASONS_MAX);
+    if let Some(ready) = &mut beat.ready {
+        ready.truncate(REASONS_MAX);
+    }
     for text_bytes in [256, 64, 16, 0] {
-        for (_, detail) in &mut beat.reasons {
+        for (_, detail) in beat.reasons.iter_mut().chain(beat.ready.iter_mut().flatten()) {
             cut(detail, text_bytes.max(32));
         }
         for integrator in &mut beat.integrators {
@@ -334,6 +346,9 @@ pub fn fit(mut beat: Heartbeat) -> Heartbeat {
         beat.done.truncate(done / 2);
         beat.integrators.truncate(integrators - integrators / 4);
         beat.reasons.truncate(4);
+        if let Some(ready) = &mut beat.ready {
+            ready.truncate(4);
+        }
         if done == 0 && integrators < 4 {
             break;
         }
@@ -404,9 +419,11 @@ mod tests {
             integrators: (0..200).map(integrator).collect(),
             path: Vec::new(),
             says: Vec::new(),
+            ready: Some(vec![("queue_full".into(), "x".repeat(1024)); 40]),
         });
         assert!(size(&beat) <= BEAT_BYTES_MAX, "{}", size(&beat));
         assert!(!beat.done.is_empty() && !beat.integrators.is_empty() && !beat.reasons.is_empty());
+        assert!(!beat.ready.as_ref().unwrap().is_empty());
         let mut to = Writer::new();
         beat.write(&mut to);
         assert_eq!(Heartbeat::read(&mut Reader::new(&to.into_vec())).unwrap(), beat);

@@ -13,7 +13,7 @@ use super::{
     author::Author,
     done::Done,
     doorbell::Doorbell,
-    heartbeat::{AskIntegrators, AskReasons, Heart, HeartbeatSettings},
+    heartbeat::{AskHealth, AskIntegrators, Heart, HeartbeatSettings},
     link::LinkStatus,
     queue_routes::QueueRoutes,
     registration::{Answered, NodeRegistration, NodeStatus, RegistrationSettings},
@@ -42,7 +42,7 @@ pub struct NodeSettings {
     /// Heartbeats without an acknowledgement after which it registers again (PRX-11).
     pub again_after_beats: u32,
     /// What health says.
-    pub reasons: AskReasons,
+    pub health: AskHealth,
     /// Random numbers, for backoff and the nonce.
     pub random: fn() -> u64,
 }
@@ -140,7 +140,7 @@ impl Upkeep {
             doorbell: parts.doorbell.clone(),
             link: parts.link.clone(),
             integrators,
-            reasons: node.reasons.clone(),
+            health: node.health.clone(),
         };
         let make = move |_| Heart::new(settings.clone());
         ChildSpec::actor("heartbeat", WAITING_MAX, ANSWERS_WITHIN, make).0

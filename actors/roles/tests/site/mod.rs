@@ -177,7 +177,7 @@ impl Site {
             mode: setup.mode,
             heartbeat_every: 30 * SECOND,
             again_after_beats: setup.again_after_beats,
-            reasons: Arc::new(Vec::new),
+            health: Arc::new(|_, _| Default::default()),
             random,
         };
         let proxy = ProxySettings {

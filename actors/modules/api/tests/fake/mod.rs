@@ -73,6 +73,7 @@ fn node() -> Node {
     made(json!({
         "node_id": NODE, "node": "proxy", "customer_id": CUSTOMER, "roles": ["proxy"],
         "version": "0.1.0", "state": "operational", "mode": "session", "parent_id": null,
+        "ready": {"ok": true, "reasons": []}, "waiting": [],
         "delivering": {"ok": true, "held": null, "oldest_age_s": null, "reasons": []},
         "queued": 0, "queued_bytes": 0, "oldest_age_s": null, "drain_eta_s": null,
         "configuration_digest": null, "last_heartbeat_at": AT,

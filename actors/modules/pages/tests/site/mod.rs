@@ -1,4 +1,5 @@
 //! A portal on a socket for the tests, the recorded server behind it, and somebody with a browser.
+#![allow(dead_code, reason = "each test uses a part")]
 use std::time::Duration;
 
 use actix_web::{App, HttpServer};
