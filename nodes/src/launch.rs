@@ -22,6 +22,7 @@ use roles::{
         identity,
         orders::Identity,
         queue_routes::QueueRoutes,
+        recount,
         registration::NodeStatus,
         state::STATE,
         tree::{Delivery, Uplink, tree},
@@ -148,13 +149,14 @@ async fn launch_parts(config: &Config, settings: Settings<'_>) -> Result<Node, L
     let top = config.roles.has(Role::AppServer);
     let customer = RemoteId::customer(config.identity.customer);
     let component = config.identity.component.or(top.then_some(APP_SERVER_NUMBER));
+    let counted = recount::is_due(&*store, opened.proved).map_err(|e| storage_failed(&e))?;
     let who = identity::open(&*store, customer, component, opened.proved, clock(), random())
         .map_err(|e| storage_failed(&e))?;
     let shared = top.then(|| app_tree::Shared::new(random()));
     if top {
         seed(&store, config, who, &settings.customers)?;
     }
-    let (delivery_child, delivery) = delivery(config, &store, who, shared.as_ref())?;
+    let (delivery_child, delivery) = delivery(config, &store, (who, counted), shared.as_ref())?;
     let (parts, node) = upkeep_of(config, &store, &delivery, &settings);
     let mut root = Supervisor::new(
         config.name.clone(),
@@ -305,7 +307,7 @@ fn source_type(config: &Config) -> SourceType {
 fn delivery(
     config: &Config,
     store: &Arc<dyn QueueStore>,
-    who: Identity,
+    (who, counted): (Identity, bool),
     shared: Option<&app_tree::Shared>,
 ) -> Result<(ChildSpec, Delivery), LaunchError> {
     let limits = &config.store;
@@ -320,6 +322,7 @@ fn delivery(
         identity: Arc::new(Mutex::new(who)),
         limits: Limits { total: limits.bytes, each: each.map(|e| e.unwrap_or(u64::MAX)) },
         set_aside_bytes: limits.set_aside_bytes,
+        counted,
         keeper,
         doorbell: Arc::new(Doorbell::default()),
         turned_away: Arc::default(),

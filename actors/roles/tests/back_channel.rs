@@ -180,6 +180,7 @@ fn a_run_that_is_damaged_ends_as_many_as_were_left_of_it() {
             identity: Arc::new(Mutex::new(Identity { id: id(1), epoch: 77 })),
             limits: ROOMY,
             set_aside_bytes: 1 << 20,
+            counted: true,
             keeper: None,
             doorbell: Arc::default(),
             turned_away: Arc::default(),

@@ -93,6 +93,7 @@ impl Child {
             identity: Arc::new(Mutex::new(Identity { id: id(1), epoch: 77 })),
             limits: ROOMY,
             set_aside_bytes: 1 << 20,
+            counted: true,
             keeper: None,
             doorbell: Arc::new(Doorbell::default()),
             turned_away: Arc::default(),

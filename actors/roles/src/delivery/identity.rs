@@ -40,7 +40,7 @@ pub fn open(
     let id = id.filter(|id| id.is_under(&customer.cut(0))).unwrap_or(unregistered);
     let row = store.row(STATE, STATE_KEY)?.and_then(|row| State::decode(&row));
     let mut state = row.unwrap_or_default();
-    let mended = match !proved || recount::is_due(store)? {
+    let mended = match recount::is_due(store, proved)? {
         true => recount::mend(store, &mut state, id)?,
         false => None,
     };

@@ -94,12 +94,23 @@ impl Node {
     }
 
     pub fn on(store: Arc<dyn QueueStore>, who: Identity, limits: Limits) -> Self {
+        Self::counted(store, who, limits, true)
+    }
+
+    /// As [`Node::on`]; what the start has not counted is counted while it serves.
+    pub fn counted(
+        store: Arc<dyn QueueStore>,
+        who: Identity,
+        limits: Limits,
+        counted: bool,
+    ) -> Self {
         let settings = QueueSettings {
             node: "node".into(),
             store: store.clone(),
             identity: Arc::new(Mutex::new(who)),
             limits,
             set_aside_bytes: 1 << 20,
+            counted,
             keeper: None,
             doorbell: Arc::new(Doorbell::default()),
             turned_away: Arc::default(),

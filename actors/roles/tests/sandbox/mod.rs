@@ -277,6 +277,7 @@ impl Chain {
                 identity: Arc::new(Mutex::new(Identity { id: id(i + 1), epoch: 77 })),
                 limits,
                 set_aside_bytes: 1 << 20,
+                counted: true,
                 keeper: top.then(|| -> roles::delivery::durable_queue::MakeKeeper {
                     Arc::new(move || {
                         Ok(Box::new(TestKeeper { seen: seen.clone(), planned: vec![] }))

@@ -147,6 +147,7 @@ impl Site {
             identity: identity.clone(),
             limits: setup.limits,
             set_aside_bytes: 1 << 20,
+            counted: true,
             keeper: None,
             doorbell: doorbell.clone(),
             turned_away: Arc::default(),

@@ -112,6 +112,7 @@ impl Top {
             identity: identity.clone(),
             limits: Limits { total: 1 << 30, each: [u64::MAX; 3] },
             set_aside_bytes: 1 << 20,
+            counted: true,
             keeper: Some(keeper),
             doorbell: Arc::new(Doorbell::default()),
             turned_away: Arc::default(),

@@ -11,6 +11,7 @@ mod keep;
 mod keep_with;
 mod look;
 mod put;
+mod recounting;
 mod settle;
 mod take;
 mod walk;
@@ -37,6 +38,7 @@ use super::{
     lanes::{DamagedRun, Head, Lane},
     orders::*,
     questions::Questions,
+    recount::RECORDS,
     router::Route,
     runs::Gone,
     state::{self, STATE, STATE_KEY, State},
@@ -77,6 +79,8 @@ pub struct QueueSettings {
     pub limits: Limits,
     /// Bytes of messages that nobody will take, the oldest go first.
     pub set_aside_bytes: u64,
+    /// The start has counted what stands in the store; if not, it is counted while it serves.
+    pub counted: bool,
     /// At the top of the chain: what takes messages instead of `up`.
     pub keeper: Option<MakeKeeper>,
     /// Wakes the link and held answers.
@@ -169,6 +173,7 @@ pub struct DurableQueue {
     adopting: Option<RemoteId>,
     questions: Questions,
     drains: Drains,
+    recount: recounting::Recount,
 }
 
 supervision::supervised!(DurableQueue);
@@ -198,6 +203,7 @@ impl DurableQueue {
             adopting: None,
             questions: Questions::default(),
             drains: Drains::default(),
+            recount: recounting::Recount::default(),
             settings,
         };
         queue.reload()?;
@@ -210,7 +216,10 @@ impl DurableQueue {
         let row = store.row(STATE, STATE_KEY)?;
         let state = row.map(|row| State::decode(&row).ok_or(StoreError::Damaged(STATE)));
         self.state = state.transpose()?.unwrap_or_default();
-        self.lanes = self.state.held.keys().map(|n| (QueueName::new(n), lanes_on_disk())).collect();
+        // What stands on disk goes out, whether the counters know of it or not.
+        let known = self.state.held.keys().map(|n| QueueName::new(n));
+        let names = known.chain(store.queues()?).filter(|name| &*name.0 != RECORDS);
+        self.lanes = names.map(|name| (name, lanes_on_disk())).collect();
         self.memory.clear();
         self.hunt = hunt::Hunt::default();
         self.at_hand = None;
@@ -352,6 +361,9 @@ impl DurableQueue {
         if group.state_changed && done.is_ok() {
             self.settings.turned_away.written(&turned_away);
         }
+        if done.is_ok() {
+            self.recount.note(&group.changes);
+        }
         done
     }
 
@@ -474,6 +486,7 @@ impl Actor for DurableQueue {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(asked::SAMPLE_EVERY, |queue, _| queue.sample_drains());
+        self.plan_recount(ctx);
     }
 }
 
