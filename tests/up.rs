@@ -104,7 +104,7 @@ fn trap_line_and_inventory_travel_to_the_provider() {
     assert_eq!(up.process.stop(), Some(0));
 }
 
-// ARC-9, DAT-14 …: what scripts send by the API arrives with the payload byte for byte (DAT-11).
+// DAT-14 …: what scripts send by the API arrives with the payload byte for byte (DAT-11).
 #[test]
 fn payloads_of_scripts_arrive_byte_for_byte() {
     let up = Up::start(&["--snmp", "off", "--syslog", "off", "--no-inventory"]);

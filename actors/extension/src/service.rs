@@ -1,9 +1,15 @@
 //! Service modules: what is done with the data (ARC-8, ARC-10). No I/O; effects come back.
+use std::time::Duration;
+
 use bytes::Bytes;
 use protocol::{
     MessageId, Precedence, RemoteId, message::Classification, parts::Parts, service::Service,
 };
 use uuid::Uuid;
+
+/// A module is handed a message within this time of its arrival, which is when the application
+/// server has it on disk (APS-5). One that is behind goes on with the oldest it has not seen.
+pub const HANDED_WITHIN: Duration = Duration::from_millis(250);
 
 /// What a module listens to (APS-7).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -87,7 +87,7 @@ fn rows(store: &MemoryStore, module: &str) -> Result<Vec<(String, u8)>, StoreErr
     Ok(rows)
 }
 
-// APS-5, APS-8, ARC-9: several subscribe to the same data, each gets every message once.
+// APS-8: several subscribe to the same data, each gets every message once.
 #[test]
 fn three_modules_get_every_message_once() {
     run(async {
