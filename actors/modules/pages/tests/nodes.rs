@@ -9,7 +9,7 @@ use fake::fixture;
 use site::Site;
 
 /// The text of an element of a page: from where it begins to the first end of such a tag.
-fn element<'p>(page: &'p str, begin: &str, end: &str) -> String {
+fn element(page: &str, begin: &str, end: &str) -> String {
     let (_, rest) = page.split_once(begin).unwrap_or_else(|| panic!("no {begin}"));
     let inside = rest.split(end).next().unwrap();
     let mut text = String::new();
