@@ -239,7 +239,8 @@ fn read_destination<'a>(from: &mut Reader<'a>) -> Result<DestinationParts<'a>, M
 }
 
 impl<'a> InfrastructureParts<'a> {
-    pub(crate) fn write(&self, to: &mut Writer) {
+    /// Writes the block.
+    pub fn write(&self, to: &mut Writer) {
         to.array(8).uint(VERSION.into()).uint(self.classification as u64).id(&self.customer);
         to.text(self.group).text(self.integrator).text(self.integrator_version);
         to.optional(self.instance.as_ref(), |to, id| {

@@ -372,7 +372,7 @@ pub fn all() -> Vec<(String, Vec<u8>)> {
         write(&mut to);
         all.push((name.into(), to.into_vec()));
     };
-    add("infrastructure", &|to| message(alarm(), 1).infrastructure.write(to));
+    add("infrastructure", &|to| message(alarm(), 1).infrastructure.parts().write(to));
     add("run-header", &|to| run().header.write(to));
     add("run-header-partial", &|to| partial_run().header.write(to));
     add("run", &|to| run().write(to));

@@ -185,7 +185,8 @@ impl Run {
     async fn register(&mut self) -> Result<(), QueueError> {
         let s = &self.settings;
         if let Some(last) = self.last
-            && s.queue.is_in_up(last).await.unwrap_or(false)
+            // Where the queue does not say, it is asked again, not sent again.
+            && s.queue.is_in_up(last).await?
         {
             // It never left: a second one would only wait behind it.
             self.registering.sent();

@@ -361,7 +361,8 @@ impl Work {
             return Ok(());
         }
         if let Some(last) = entry.last
-            && self.settings.queue.is_in_up(last).await.unwrap_or(false)
+            // Where the queue does not say, it is asked again, not sent again.
+            && self.settings.queue.is_in_up(last).await?
         {
             // It never left: a second one would only wait behind it.
             entry.registering.sent();
