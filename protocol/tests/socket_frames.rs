@@ -198,7 +198,7 @@ fn any_form_and_order_is_read_and_unknown_keys_are_ignored() {
     map.extend_from_slice(b"\xa8severity\xa5major\xa4type\xacoil-pressure\xaeoccurred_at_ms\xd3");
     map.extend_from_slice(&1_795_348_800_000_i64.to_be_bytes());
     map.extend_from_slice(b"\xa8instance\xda\0\x07press-1");
-    assert_eq!(Call::read("alarm", &map).unwrap(), Call::Alarm(alarm()));
+    assert_eq!(Call::read("alarm", &map.into()).unwrap(), Call::Alarm(alarm()));
 }
 
 // DAT-11
