@@ -107,6 +107,8 @@ impl Actor for Indexer {
 }
 
 async fn run(spec: IndexerSpec) -> StoreError {
+    // It has started before it reads: its supervisor starts the next child only then.
+    tokio::task::yield_now().await;
     match keep(&spec).await {
         Err(error) => error,
         Ok(never) => match never {},
