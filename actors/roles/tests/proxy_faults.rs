@@ -13,7 +13,7 @@ use protocol::{
     socket::{AlarmCall, Call, CallAnswer, Outcome},
 };
 use roles::delivery::{eviction::Limits, orders::KeepWith, queue_routes::QueueRoutes};
-use site::{Client, SECOND, Setup, Site, alarm, clock, settle, texts, virtual_time};
+use site::{Client, SECOND, Setup, Site, alarm, clock, clock_jumps, settle, texts, virtual_time};
 
 fn outcome(answer: &Result<CallAnswer, protocol::socket::CallError>) -> Outcome {
     match answer {
@@ -56,6 +56,28 @@ fn a_repeat_is_answered_duplicate_over_a_lost_connection_and_a_restart_of_the_pr
         third.end(Ended::Bye { forget: true }).await;
         let fourth = site.connect("snmp", Some(9), &Client::quick()).await.unwrap();
         assert_eq!(outcome(&fourth.call(alarm("a", "two", Some(2))).await), Outcome::Stored);
+        site.stop().await;
+    });
+}
+
+// A stream that was in use a moment ago is not one that nobody used for 30 days, whatever the clock
+// says when the proxy starts again.
+#[test]
+fn a_repeat_is_answered_duplicate_though_the_clock_jumped_while_the_proxy_was_down() {
+    virtual_time(async {
+        let setup = Setup::default();
+        let site = Site::registered(&setup, 3).await;
+        let first = site.connect("snmp", Some(9), &Client::quick()).await.unwrap();
+        site.answer_registrations(3).await;
+        first.instance("a").await;
+        assert_eq!(outcome(&first.call(alarm("a", "one", Some(1))).await), Outcome::Stored);
+        site.stop().await;
+
+        clock_jumps(3650 * 24 * 3600 * SECOND);
+        let site = Site::start(&setup).await;
+        settle().await;
+        let again = site.connect("snmp", Some(9), &Client::quick()).await.unwrap();
+        assert_eq!(outcome(&again.call(alarm("a", "one", Some(1))).await), Outcome::Duplicate);
         site.stop().await;
     });
 }

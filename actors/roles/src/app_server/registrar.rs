@@ -101,7 +101,8 @@ impl Registrar {
 
     /// Tells holes that were there at the last look already, once each.
     fn gaps(&mut self, now: i64, rows: &dyn Rows) -> Result<Vec<Effect>, ServiceError> {
-        if now - self.looked_at < LOOK_MS {
+        // A clock that was set back does not put the next look off.
+        if (0..LOOK_MS).contains(&(now - self.looked_at)) {
             return Ok(Vec::new());
         }
         self.looked_at = now;

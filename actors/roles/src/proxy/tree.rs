@@ -54,6 +54,9 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 const NOBODY_ASKS: usize = 1;
 /// How often unused streams, and what is too old of other calls, are looked for.
 const SWEEP: Duration = Duration::from_secs(6 * 3600);
+/// The first look after a start waits until whoever is there has used its stream again, which it
+/// does within the hour: a clock that jumped while the node was down makes every stream look old.
+const FIRST_SWEEP: Duration = Duration::from_secs(3600);
 /// Streams forgotten in one commit.
 const SWEEP_MAX: usize = 64;
 /// Rows of calls with a key forgotten in one commit.
@@ -214,6 +217,7 @@ impl Actor for Sweeper {
     fn started(&mut self, ctx: &mut Context<Self>) {
         let parts = self.parts.clone();
         let sweeps = async move {
+            tokio::time::sleep(FIRST_SWEEP).await;
             loop {
                 if let Err(error) = sweep(&*parts.store, &parts.queue, parts.author.now()).await {
                     warn!(target: "proxy", %error, "unused streams are looked for again later");

@@ -142,7 +142,9 @@ impl DurableQueue {
                     continue;
                 }
                 let wait = retry::down_again_ms(head.sent, head.bytes());
-                let due = head.flight.map_or(i64::MIN, |at| at as i64 + wait);
+                // What was sent in the future was sent before the clock was set back.
+                let sent = head.flight.map(|at| at as i64).filter(|at| *at <= now);
+                let due = sent.map_or(i64::MIN, |at| at + wait);
                 if due <= now && bytes + head.bytes() <= limits::DOWN_BYTES_MAX {
                     bytes += head.bytes();
                     head.flight = Some(now.max(0) as u64);
