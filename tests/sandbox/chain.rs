@@ -13,22 +13,29 @@ pub const PROVIDER: &str = "018f0000-0000-7000-8000-000000000001";
 
 /// One node of the chain.
 pub struct Node {
+    /// Its role; several with a blank between.
     pub role: &'static str,
     pub folder: PathBuf,
     pub process: Option<Process>,
+    /// Variables it is started with.
+    pub variables: Vec<(String, String)>,
 }
 
 /// Proxy, MLM, applications MLM and application server, lowest first; then what was added.
 pub struct Chain {
     home: TempDir,
     pub nodes: Vec<Node>,
-    /// Ports of the exchange doors of MLM, applications MLM and application server.
+    /// Roles by place, lowest first.
+    roles: &'static [&'static str],
+    /// Ports of the exchange doors of all but the lowest.
     ports: Vec<u16>,
     /// The customer's id, as the server made it.
     pub customer: String,
 }
 
 const ROLES: [&str; 4] = ["proxy", "mlm", "applications-mlm", "app-server"];
+/// Applications MLM and application server in one node.
+const THREE: [&str; 3] = ["proxy", "mlm", "applications-mlm app-server"];
 
 /// A port that was free just now.
 fn free_port() -> u16 {
@@ -51,13 +58,14 @@ fn configuration(role: &str, customer: &str, links: &Links, folder: &Path, more:
     let exchange = door.map_or(String::new(), |port| {
         format!("<exchange bind=\"127.0.0.1:{port}\" via=\"line\"/>")
     });
-    let own = match role {
+    let name = role.rsplit(' ').next().expect("a word");
+    let own = match name {
         "app-server" => "<api bind=\"127.0.0.1:0\"/>".to_owned(),
         "proxy" => format!("<integrator socket=\"{}\"/>", folder.join("i.sock").display()),
         _ => String::new(),
     };
     format!(
-        "<?xml version=\"1.0\"?>\n<node xmlns=\"urn:callhome:config:1\" name=\"{role}\" roles=\"{role}\"{kind}>\
+        "<?xml version=\"1.0\"?>\n<node xmlns=\"urn:callhome:config:1\" name=\"{name}\" roles=\"{role}\"{kind}>\
         <identity customer=\"{customer}\"/>\
         <communications><module name=\"line\" protocol=\"http\" encryption=\"none\" authentication=\"none\"/></communications>\
         {parents}<doors>{exchange}{own}<operator bind=\"127.0.0.1:0\"/></doors>\
@@ -81,28 +89,56 @@ impl Chain {
         Self::start_with(&std::env::temp_dir(), "", true)
     }
 
+    /// Proxy, MLM, and a provider that is applications MLM and application server in one: the
+    /// folder of each on the disk of its place, where there is one. `more` is XML for all.
+    pub fn start_three(disks: &[&Path], more: &str) -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = |(place, role): (usize, &&str)| match disks.get(place) {
+            Some(disk) => disk.join("node"),
+            None => home.path().join(role.replace(' ', "-")),
+        };
+        let folders = THREE.iter().enumerate().map(folder).collect();
+        Self::start_on(home, &THREE, folders, &[more; 3], false)
+    }
+
     fn start_with(proxy_in: &Path, more: &str, aggregated: bool) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let proxy = tempfile::tempdir_in(proxy_in).expect("a folder").keep();
-        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
-        let nodes = ROLES.map(|role| {
-            let home = if role == "proxy" { proxy.clone() } else { folder.path().join(role) };
-            std::fs::create_dir_all(&home).expect("a folder");
-            Node { role, folder: home, process: None }
-        });
-        let customer = String::new();
-        let mut chain = Self { home: folder, nodes: nodes.into(), ports, customer };
-        chain.configure(3, PROVIDER, "");
-        chain.run(3);
+        let home = tempfile::tempdir().expect("a folder");
+        let mut folders: Vec<PathBuf> = ROLES.map(|role| home.path().join(role)).into();
+        folders[0] = tempfile::tempdir_in(proxy_in).expect("a folder").keep();
+        Self::start_on(home, &ROLES, folders, &[more, "", "", ""], aggregated)
+    }
+
+    fn start_on(
+        home: TempDir,
+        roles: &'static [&'static str],
+        folders: Vec<PathBuf>,
+        more: &[&str],
+        aggregated: bool,
+    ) -> Self {
+        let top = roles.len() - 1;
+        let ports: Vec<u16> = (0..top).map(|_| free_port()).collect();
+        let node = |(role, folder): (&&'static str, PathBuf)| {
+            std::fs::create_dir_all(&folder).expect("a folder");
+            Node { role, folder, process: None, variables: Vec::new() }
+        };
+        let nodes = roles.iter().zip(folders).map(node).collect();
+        let mut chain = Self { home, nodes, roles, ports, customer: String::new() };
+        chain.configure(top, PROVIDER, more[top]);
+        chain.run(top);
         chain.customer = chain.make_customer("plant");
         let customer = chain.customer.clone();
-        for i in (0..3).rev() {
+        for i in (0..top).rev() {
             let provided = i == 2 || (i == 1 && aggregated);
             let whose = if provided { PROVIDER } else { &customer };
-            chain.configure(i, whose, if i == 0 { more } else { "" });
+            chain.configure(i, whose, more[i]);
             chain.run(i);
         }
         chain
+    }
+
+    /// The place of the application server.
+    pub fn top(&self) -> usize {
+        self.roles.len() - 1
     }
 
     /// A customer is made known before anybody of it registers (IDM-2).
@@ -123,7 +159,7 @@ impl Chain {
     /// Puts a listener on the link of node `i` to its parent: the node is started again with it.
     pub fn tap(&mut self, i: usize) -> Tap {
         let Node { role, folder, .. } = &self.nodes[i];
-        let place = ROLES.iter().position(|known| known == role).expect("a role");
+        let place = self.roles.iter().position(|known| known == role).expect("a role");
         let (file, parent) = (folder.join("callhome.xml"), self.ports[place]);
         let tap = Tap::to(parent);
         let text = std::fs::read_to_string(&file).expect("its configuration");
@@ -139,7 +175,7 @@ impl Chain {
         let i = self.nodes.len();
         let folder = self.home.path().join(format!("proxy-{i}"));
         std::fs::create_dir_all(&folder).expect("a folder");
-        self.nodes.push(Node { role: "proxy", folder, process: None });
+        self.nodes.push(Node { role: "proxy", folder, process: None, variables: Vec::new() });
         self.configure(i, customer, "");
         self.run(i);
         i
@@ -148,7 +184,7 @@ impl Chain {
     fn configure(&self, i: usize, customer: &str, more: &str) {
         let Node { role, folder, .. } = &self.nodes[i];
         // A proxy has the lowest place, wherever it stands in the list.
-        let place = ROLES.iter().position(|known| known == role).expect("a role");
+        let place = self.roles.iter().position(|known| known == role).expect("a role");
         let links = Links {
             parent: self.ports.get(place).copied(),
             door: place.checked_sub(1).map(|below| self.ports[below]),
@@ -161,21 +197,13 @@ impl Chain {
     pub fn run(&mut self, i: usize) {
         let node = &mut self.nodes[i];
         let folder = node.folder.display().to_string();
-        let arguments = [
-            "node",
-            "--role",
-            node.role,
-            "--insecure",
-            "--drills",
-            "--data",
-            &folder,
-            "--log",
-            "warn",
-        ];
+        let mut arguments = vec!["node", "--insecure", "--drills", "--data", &folder];
+        arguments.extend(["--log", "warn"]);
+        node.role.split(' ').for_each(|role| arguments.extend(["--role", role]));
         let end = Instant::now() + LONG;
         // A port of a killed process may be in use for a moment.
         let process = loop {
-            match Process::try_start(&arguments) {
+            match Process::try_start_with(&arguments, &node.variables) {
                 Ok(process) => break process,
                 Err(said) if Instant::now() > end => panic!("{}: {said}", node.role),
                 Err(_) => std::thread::sleep(std::time::Duration::from_millis(100)),
@@ -242,11 +270,11 @@ impl Chain {
     }
 
     pub fn server(&self) -> String {
-        super::server_in(&self.nodes[3].folder)
+        super::server_in(&self.nodes[self.top()].folder)
     }
 
     pub fn token(&self) -> String {
-        let path = self.nodes[3].folder.join("operator.token");
+        let path = self.nodes[self.top()].folder.join("operator.token");
         std::fs::read_to_string(path).expect("a token").trim().to_owned()
     }
 

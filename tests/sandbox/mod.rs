@@ -10,8 +10,11 @@ use std::{
 };
 
 pub mod chain;
+pub mod disk;
 pub mod small;
 pub mod tap;
+pub mod told;
+pub mod traffic;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,14 +24,22 @@ pub const CALLHOME: &str = env!("CARGO_BIN_EXE_callhome");
 /// Longest wait for anything: a busy machine with two cores.
 pub const LONG: Duration = Duration::from_secs(60);
 
+/// Bytes of what a process says that are kept.
+const LOG_BYTES_MAX: usize = 16 << 20;
+
 /// Waits until `done` gives something; panics with `what` after [`LONG`].
-pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + LONG;
+pub fn wait_for<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
+    wait_within(LONG, what, done)
+}
+
+/// As [`wait_for`], for what takes longer.
+pub fn wait_within<T>(within: Duration, what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + within;
     loop {
         if let Some(value) = done() {
             return value;
         }
-        assert!(Instant::now() < end, "waited {LONG:?} for {what}");
+        assert!(Instant::now() < end, "waited {within:?} for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -49,7 +60,16 @@ impl Process {
 
     /// As `start`; what it said where it was never ready.
     pub fn try_start(arguments: &[&str]) -> Result<Self, String> {
+        Self::try_start_with(arguments, &[])
+    }
+
+    /// As `try_start`, with more variables.
+    pub fn try_start_with(
+        arguments: &[&str],
+        variables: &[(String, String)],
+    ) -> Result<Self, String> {
         let mut command = Command::new(CALLHOME);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(Stdio::piped()).env_remove("CALLHOME_DATA");
         let mut child = command.spawn().expect("the binary starts");
@@ -62,7 +82,7 @@ impl Process {
             let mut part = [0; 4096];
             while let Ok(n @ 1..) = stderr.read(&mut part) {
                 let mut text = kept.lock().expect("test");
-                if text.len() < 1 << 20 {
+                if text.len() < LOG_BYTES_MAX {
                     text.extend_from_slice(&part[..n]);
                 }
                 if std::env::var_os("CALLHOME_TEST_LOG").is_some() {
@@ -96,6 +116,16 @@ impl Process {
     /// What it has said on stderr so far.
     pub fn log(&self) -> String {
         text(&self.log.lock().expect("test"))
+    }
+
+    /// How much that is, bytes.
+    pub fn log_length(&self) -> usize {
+        self.log.lock().expect("test").len()
+    }
+
+    /// What it has said behind the first `from` bytes.
+    pub fn log_from(&self, from: usize) -> String {
+        text(self.log.lock().expect("test").get(from..).unwrap_or_default())
     }
 
     pub fn kill(&mut self) {
