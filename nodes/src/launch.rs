@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -46,10 +46,21 @@ use crate::{
 /// Number of an application server within its provider: it allots the others.
 const APP_SERVER_NUMBER: u32 = 1;
 
+/// How far a drill has set the clock of this process off, ms.
+static CLOCK_OFF_MS: AtomicI64 = AtomicI64::new(0);
+
 /// The clock of this process, ms since 1970 UTC: the stamp of messages.
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn clock() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    now + CLOCK_OFF_MS.load(Ordering::Relaxed)
+}
+
+/// Sets the clock of this process off from the machine's, until it ends: a drill, for where the
+/// machine's clock is not ours to set, as in a container.
+pub fn set_clock_off(ms: i64) {
+    CLOCK_OFF_MS.store(ms, Ordering::Relaxed);
 }
 
 /// A random number; where the kernel has none, one from the clock and a counter.

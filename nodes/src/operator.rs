@@ -23,7 +23,11 @@ use supervision::drill::{self, Fault};
 
 use self::problem::{Name, problem, refused};
 use crate::{
-    health::NodeHealth, integrator_metrics, launch::LaunchError, node_view::Nodes, telemetry,
+    health::NodeHealth,
+    integrator_metrics,
+    launch::{self, LaunchError},
+    node_view::Nodes,
+    telemetry,
 };
 
 /// Largest body, bytes: a filter or an order.
@@ -32,6 +36,8 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 const DRILL_TIMES_MAX: u32 = 10_000;
 /// Longest wait between two, ms.
 const DRILL_EVERY_MS_MAX: u64 = 60_000;
+/// Farthest that a drill sets the clock off, s: ten years, which DESIGN §5 tolerates.
+pub const CLOCK_OFF_S_MAX: i64 = 10 * 366 * 86_400;
 /// How long a hang lasts: longer than the watchdog's patience.
 const HANG: Duration = Duration::from_secs(120);
 
@@ -170,7 +176,12 @@ async fn tree() -> HttpResponse {
 #[derive(Deserialize)]
 struct DrillOrder {
     fault: String,
+    /// Of every fault but `clock`.
+    #[serde(default)]
     actor: String,
+    /// Of the fault `clock`: how far from the machine's.
+    #[serde(default)]
+    off_by_s: i64,
     node: Option<String>,
     #[serde(default = "once")]
     times: u32,
@@ -197,11 +208,18 @@ async fn order_drill(
     if !operator.drills {
         return refused(&request, Refusal::Denied, "drills run only under up, or node --drills");
     }
+    if order.fault == "clock" {
+        if order.off_by_s.abs() > CLOCK_OFF_S_MAX {
+            return refused(&request, Refusal::TooLarge, "off_by_s at most ten years");
+        }
+        launch::set_clock_off(order.off_by_s * 1000);
+        return HttpResponse::Ok().json(json!({"fault": "clock", "off_by_s": order.off_by_s}));
+    }
     let fault = match order.fault.as_str() {
         "panic" => Fault::Panic,
         "hang" => Fault::Hang(HANG),
         "stop" => Fault::Stop,
-        _ => return refused(&request, Refusal::Malformed, "fault is one of panic hang stop"),
+        _ => return refused(&request, Refusal::Malformed, "fault is one of panic hang stop clock"),
     };
     if order.times > DRILL_TIMES_MAX || order.every_ms > DRILL_EVERY_MS_MAX {
         return refused(&request, Refusal::TooLarge, "times at most 10000, every_ms at most 60000");

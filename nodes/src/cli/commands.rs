@@ -22,7 +22,7 @@ pub enum ClientCommand {
     Alarm(With<alarm::Args>),
     /// Request a management action
     Action(With<action::Args>),
-    /// Break an actor on purpose: only under `up`, or `node --drills`
+    /// Break an actor, or the clock, on purpose: only under `up`, or `node --drills`
     Drill(With<drill::DrillArgs>),
     /// Check this installation, and say what to do
     Doctor(With<doctor::Args>),
@@ -117,6 +117,7 @@ mod tests {
             "callhome action db restart --param a=b --param c=d --ttl 5 --wait 3",
             "callhome action db --xml file.xml",
             "callhome drill panic durable_queue --node mlm --times 100 --every-ms 0",
+            "callhome drill clock --off-by-s -3600",
             "callhome doctor",
             "callhome support-bundle out.tar",
             "callhome log debug",
@@ -124,7 +125,13 @@ mod tests {
         ] {
             assert!(Callhome::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["callhome trace x --wait 46", "callhome ls", "callhome action db"] {
+        for line in [
+            "callhome trace x --wait 46",
+            "callhome ls",
+            "callhome action db",
+            "callhome drill panic",
+            "callhome drill clock",
+        ] {
             assert!(Callhome::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

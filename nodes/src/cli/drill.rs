@@ -9,6 +9,7 @@ use super::{
     common::{Common, Failure, exit, finish},
     table::plain,
 };
+use crate::operator::CLOCK_OFF_S_MAX;
 
 /// Faults of one drill; the door takes no more.
 const TIMES_MAX: u32 = 10_000;
@@ -23,7 +24,14 @@ pub struct DrillArgs {
     #[arg(value_enum)]
     pub fault: Fault,
     /// The last part of its path in /tree, or all of it
-    pub actor: String,
+    #[arg(required_if_eq_any = [("fault", "panic"), ("fault", "hang"), ("fault", "stop")])]
+    #[arg(conflicts_with = "off_by_s")]
+    pub actor: Option<String>,
+    /// How far the clock shall be from the machine's, behind it if negative; 0 ends the drill
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    #[arg(required_if_eq("fault", "clock"), value_parser = clap::value_parser!(i64)
+        .range(-CLOCK_OFF_S_MAX..=CLOCK_OFF_S_MAX))]
+    pub off_by_s: Option<i64>,
     /// Of one node, by name; without it of all in the process
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
@@ -46,6 +54,8 @@ pub enum Fault {
     Hang,
     /// It ends
     Stop,
+    /// The clock of the whole process is off
+    Clock,
 }
 
 impl Fault {
@@ -54,6 +64,7 @@ impl Fault {
             Self::Panic => "panic",
             Self::Hang => "hang",
             Self::Stop => "stop",
+            Self::Clock => "clock",
         }
     }
 }
@@ -68,21 +79,42 @@ async fn order_drill(
     common: &Common,
     out: &mut dyn Write,
 ) -> Result<u8, Failure> {
+    let door = Client::operator(common)?;
+    let actor = match &args.actor {
+        Some(actor) => actor,
+        None => return set_clock_off(args.off_by_s.unwrap_or_default(), &door, common, out).await,
+    };
     let body = json!({
         "fault": args.fault.word(),
-        "actor": args.actor,
+        "actor": actor,
         "node": args.node,
         "times": args.times,
         "every_ms": args.every_ms,
     });
     let takes_s = u64::from(args.times) * u64::from(args.every_ms) / 1000;
-    let door = Client::operator(common)?;
     let done = door.give(Method::POST, "/drill", &body, &[], takes_s).await?;
     if common.json() {
         writeln!(out, "{done}")?;
     } else {
-        let (word, actor) = (args.fault.word(), plain(&args.actor));
+        let (word, actor) = (args.fault.word(), plain(actor));
         writeln!(out, "{word} {actor}: {} times", args.times)?;
+    }
+    Ok(exit::OK)
+}
+
+/// The drill of no actor: the clock.
+async fn set_clock_off(
+    off_by_s: i64,
+    door: &Client,
+    common: &Common,
+    out: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let body = json!({"fault": Fault::Clock.word(), "off_by_s": off_by_s});
+    let done = door.give(Method::POST, "/drill", &body, &[], 0).await?;
+    if common.json() {
+        writeln!(out, "{done}")?;
+    } else {
+        writeln!(out, "clock: {off_by_s} s off")?;
     }
     Ok(exit::OK)
 }
@@ -164,7 +196,8 @@ mod tests {
     async fn a_drill_says_what_shall_happen_and_is_refused_where_drills_are_off() {
         let args = DrillArgs {
             fault: Fault::Panic,
-            actor: "durable_queue".to_owned(),
+            actor: Some("durable_queue".to_owned()),
+            off_by_s: None,
             node: None,
             times: 3,
             every_ms: 0,
@@ -185,6 +218,24 @@ mod tests {
             let common = server.common(Format::Json);
             assert_eq!(code(order_drill(&args, &common, &mut Vec::new()).await), expected);
         }
+    }
+
+    #[actix_web::test]
+    async fn a_drill_of_the_clock_names_no_actor() {
+        let server = Recorded::start(&[("POST /drill", 200, json!({"off_by_s": -60}))]);
+        let args = DrillArgs {
+            fault: Fault::Clock,
+            actor: None,
+            off_by_s: Some(-60),
+            node: None,
+            times: 1,
+            every_ms: 0,
+        };
+        let (common, mut out) = (server.common(Format::Table), Vec::new());
+        assert_eq!(code(order_drill(&args, &common, &mut out).await), exit::OK);
+        let body: Value = serde_json::from_str(&server.asked()[0].body).unwrap();
+        assert_eq!(body, json!({"fault": "clock", "off_by_s": -60}));
+        assert_eq!(out, b"clock: -60 s off\n");
     }
 
     #[actix_web::test]

@@ -1,0 +1,1 @@
+"""What deploy/demo and deploy/drill are made of."""
