@@ -161,7 +161,7 @@ def stamps_off(stage, word, proxy):
     return (max(stamps) - datetime.now(timezone.utc)).total_seconds() if stamps else None
 
 
-@scenario("skew-clock", "the clock of proxy-b jumps an hour ahead, then an hour back, then is right")
+@scenario("skew-clock", "the clock of proxy-b jumps an hour ahead, an hour back, then is right")
 def skew_clock(stage, load, tell):
     """The stamps say so; what arrives, and in what order it is kept, does not go by them."""
     node = "proxy-b"
