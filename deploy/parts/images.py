@@ -16,7 +16,8 @@ LABEL = "callhome.made-of"
 PROGRAMS = {
     "snmptrap": "snmp", "snmpinform": "snmp", "logger": "bsdutils", "dash": "dash",
     "sleep": "coreutils", "head": "coreutils", "touch": "coreutils", "rm": "coreutils",
-    "cat": "coreutils", "od": "coreutils", "tr": "coreutils", "ip": "iproute2", "tc": "iproute2",
+    "cat": "coreutils", "od": "coreutils", "timeout": "coreutils", "tr": "coreutils",
+    "ip": "iproute2", "tc": "iproute2",
 }
 
 
