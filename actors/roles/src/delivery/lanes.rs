@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::ControlFlow};
 
 use bytes::Bytes;
 use extension::storage::{Place, QueueName, QueueStore, StoreError, Value};
-use protocol::Precedence;
+use protocol::{Precedence, limits::BATCH_BYTES_MAX};
 
 use super::{
     runs::{Gone, StoredRun},
@@ -144,6 +144,15 @@ impl Lane {
             }
         }
         Ok(damaged)
+    }
+
+    /// Whether a link finds less than a batch here though more stands on disk: what is in flight
+    /// takes the room.
+    pub fn starves(&self) -> bool {
+        let waiting = self.heads.iter().filter(|h| h.flight.is_none()).map(Head::bytes);
+        self.rest_from.is_some()
+            && self.heads.iter().any(|h| h.flight.is_some())
+            && waiting.sum::<usize>() < BATCH_BYTES_MAX
     }
 
     /// The head at `position`.

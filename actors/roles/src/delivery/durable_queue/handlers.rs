@@ -2,10 +2,11 @@
 use std::time::Instant;
 
 use actix::prelude::*;
-use protocol::{Refusal, exchange::Acknowledgement};
+use extension::storage::QueueName;
+use protocol::{Precedence, Refusal, exchange::Acknowledgement};
 use tokio::sync::oneshot;
 
-use super::{DurableQueue, Job, REMOVALS_WAIT};
+use super::{DurableQueue, Job, REMOVALS_WAIT, UP};
 use crate::delivery::orders::*;
 
 /// An order that waits for a commit: the answer comes when it is on disk.
@@ -35,7 +36,8 @@ waits_for_commit!(FinishLocal, (), Job::Finish);
 waits_for_commit!(Adopt, (), |a: Adopt, r| Job::Adopt(a.0, r));
 waits_for_commit!(Beat, (), |b: Beat, r| Job::Beat(b.0, r));
 
-/// Removals ride on the next put; alone only when none comes.
+/// Removals ride on the next put; alone only when none comes, or the link waits for the room they
+/// make.
 impl Handler<Settle> for DurableQueue {
     type Result = ResponseFuture<Result<(), Refusal>>;
 
@@ -44,7 +46,9 @@ impl Handler<Settle> for DurableQueue {
         // The link waits for what was turned away to stand in the queue again.
         let again = settle.outcomes.iter().any(|(outcome, _)| outcome.is_try_again());
         self.jobs.push(Job::Settle(settle, reply));
-        if again {
+        let up = QueueName::new(UP);
+        let starves = Precedence::ALL.iter().any(|p| self.lane(&up, *p).starves());
+        if again || starves {
             self.ask_flush(ctx);
         } else if !self.removals_asked {
             self.removals_asked = true;

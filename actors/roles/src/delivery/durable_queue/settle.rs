@@ -162,6 +162,8 @@ impl DurableQueue {
         if !settle.outcomes.is_empty() {
             self.state.last_acknowledged_at = self.now();
             group.state_changed = true;
+            // What was in flight made room for heads that stood on disk only: the link goes on.
+            group.bells.push(UP.to_owned());
         }
         Ok(())
     }
