@@ -9,7 +9,6 @@ mod load;
 mod sandbox;
 
 use std::{
-    collections::HashMap,
     net::UdpSocket,
     sync::{
         Arc,
