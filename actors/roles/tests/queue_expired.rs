@@ -6,9 +6,9 @@ mod sandbox;
 
 use std::{sync::Arc, time::Instant};
 
-use disk::{Like, Node, counting::Counting, pass_s, run, total};
+use disk::{Like, Node, counting::Counting, exchange_of_runs, knock, pass_s, run, total};
 use module_redb::{Options, RedbStore};
-use protocol::{Precedence::Normal, message::Persistence};
+use protocol::{Precedence::Normal, exchange::Outcome, message::Persistence};
 use roles::delivery::orders::Identity;
 
 const PLAIN: Persistence = Persistence::Normal;
@@ -31,10 +31,10 @@ fn room_among_expired_runs_costs_by_the_victim() {
         let node = Node::on(counting.clone(), who, total((many * SIZE) as u64));
         let like = Like(Normal, PLAIN, Some(60));
         let message = node.message(SIZE, like);
-        for _ in 0..many / 100 {
-            // A hundred calls in one commit: each message is a run.
-            let calls = (0..100).map(|_| node.keep_one(&message));
-            futures_util::future::join_all(calls).await;
+        for exchanges in 0..many as u64 / 100 {
+            // What comes in runs is kept in runs: each message is one.
+            let carried = exchange_of_runs(1 + exchanges, 1 + 100 * exchanges, 100, &message);
+            assert_eq!(knock(&node, &carried).await, [(Outcome::Stored, 100)]);
         }
         pass_s(61);
         counting.read();
@@ -48,6 +48,7 @@ fn room_among_expired_runs_costs_by_the_victim() {
         }
         let (went, took) = (50 + many / 1000 * 950, started.elapsed());
         let (runs, rows) = counting.read();
+        assert!(runs >= went as u64, "each of them is a run of its own");
         println!("{went} of {many} expired went in {took:?}; {runs} runs, {rows} rows read");
         assert_eq!(node.figures().await.account.expired, went as u64);
         assert!(runs <= 3 * went as u64 + 100, "{runs} runs read");

@@ -9,15 +9,19 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
-use extension::storage::{Place, QueueName, QueueStore, Value};
+use extension::{
+    communications::{Door, Peer},
+    storage::{Place, QueueName, QueueStore, Value},
+};
 use module_redb::{OpenError, OpenReport, Options, RedbStore};
 use protocol::{
     Message, Precedence, Refusal, RemoteId,
     codec::Reader,
     ends::{End, EndReport},
-    exchange::{Exchange, Outcome, digest_of},
+    exchange::{Answer, Exchange, Outcome, digest_of},
     message::{Persistence, Unnumbered, fill_in},
     run::{Hop, Run, RunHeader},
 };
@@ -145,13 +149,6 @@ impl Node {
         self.delivery.queue.ask(keep).await.unwrap().unwrap()
     }
 
-    pub async fn keep_one(&self, message: &Message) {
-        let messages = vec![Unnumbered::from(message)];
-        let keep = Keep { messages, changes: vec![], ends: vec![] };
-        let kept = self.delivery.queue.ask(keep).await.unwrap().unwrap();
-        assert!(matches!(kept[..], [Ok(Kept::Stored(_))]));
-    }
-
     pub async fn kept(&self, count: usize, bytes: usize, like: Like) {
         let kept = self.keep(count, bytes, like).await;
         assert!(kept.iter().all(|k| matches!(k, Ok(Kept::Stored(_)))), "{kept:?}");
@@ -230,6 +227,14 @@ impl Node {
     }
 }
 
+/// Hands an exchange to the node's door; what became of its messages.
+pub async fn knock(node: &Node, exchange: &Exchange) -> Vec<(Outcome, u32)> {
+    let peer = Peer { id: None, address: None };
+    let body = exchange.encode();
+    let answer = node.delivery.door.knock(peer, body, Duration::ZERO).await.unwrap();
+    Answer::decode(&answer).unwrap().outcomes
+}
+
 /// Pads the text until the message has so many wire bytes.
 pub fn fill(message: &mut Message, bytes: usize) {
     for _ in 0..4 {
@@ -240,6 +245,13 @@ pub fn fill(message: &mut Message, bytes: usize) {
         }
     }
     assert_eq!(message.encode().0.len(), bytes);
+}
+
+/// An exchange of a child that carries as many runs of one message each.
+pub fn exchange_of_runs(number: u64, first: u64, count: u64, message: &Message) -> Exchange {
+    let one = |at| exchange(number, first + at, 1, message);
+    let runs: Vec<Run> = (0..count).flat_map(|at| one(at).runs).collect();
+    Exchange { digest: digest_of(&runs), runs, ..one(0) }
 }
 
 /// An exchange of a child that carries one run of `count` messages.

@@ -12,7 +12,7 @@ use protocol::{
 
 use super::{DurableQueue, Group, SET_ASIDE, UP, place_of, walk::Walk};
 use crate::delivery::{
-    eviction::{self, Decision},
+    eviction::{self, Decision, Plan},
     lanes::{DamagedRun, Head, gone_key},
     recount::put_report,
     runs::{Gone, LARGEST, StoredRun, Traits, cut},
@@ -96,22 +96,15 @@ impl DurableQueue {
             group.admitted[precedence as usize] += bytes;
             return Ok(Decision::Admit);
         }
-        let store = self.settings.store.clone();
-        if group.flying.is_none() {
-            group.flying = Some(self.in_flight_places());
+        let flying = group.flying.take().unwrap_or_else(|| self.in_flight_places());
+        let mut plan = self.plan_room(precedence, bytes, used, &flying, group)?;
+        if plan.decision != Decision::Admit && !flying.is_empty() {
+            // A parent that is away holds up what was in flight to it: that may go, too, rather
+            // than turn away what is more urgent (`delivery.md` §5).
+            plan = self.plan_room(precedence, bytes, used, &HashSet::new(), group)?;
         }
-        let now = *group.now.get_or_insert((self.settings.clock)());
-        self.hunt.at(now);
-        // What this group put is not on disk yet; it is the newest, and so the last to go.
-        let flying = group.flying.take().unwrap_or_default();
-        let mut walk =
-            Walk::new(&*store, now, (&flying, &group.gone), (&mut self.hunt, &mut self.at_hand));
-        let plan = eviction::plan(precedence, bytes, used, &limits, &mut walk);
-        let damaged = walk.damaged;
-        let up = QueueName::new(UP);
-        self.damaged.extend(damaged.into_iter().map(|run| (up.clone(), run)));
         group.flying = Some(flying);
-        let plan = plan?;
+        let up = QueueName::new(UP);
         for (victim, end) in &plan.victims {
             self.drop_one(&up, victim.place, victim.at, *end, "", group)?;
         }
@@ -119,6 +112,27 @@ impl DurableQueue {
             group.admitted[precedence as usize] += bytes;
         }
         Ok(plan.decision)
+    }
+
+    /// Who goes for a newcomer, were all runs on disk but those in `flying` to choose from. What
+    /// this group put is not on disk yet; it is the newest, and so the last to go.
+    fn plan_room(
+        &mut self,
+        precedence: Precedence,
+        bytes: u64,
+        used: [u64; 3],
+        flying: &HashSet<Place>,
+        group: &mut Group,
+    ) -> Result<Plan, StoreError> {
+        let store = self.settings.store.clone();
+        let now = *group.now.get_or_insert((self.settings.clock)());
+        self.hunt.at(now);
+        let held = (flying, &group.gone);
+        let mut walk = Walk::new(&*store, now, held, (&mut self.hunt, &mut self.at_hand));
+        let plan = eviction::plan(precedence, bytes, used, &self.settings.limits, &mut walk);
+        let up = QueueName::new(UP);
+        self.damaged.extend(walk.damaged.into_iter().map(|run| (up.clone(), run)));
+        plan
     }
 
     fn in_flight_places(&mut self) -> HashSet<Place> {

@@ -25,7 +25,7 @@ use crate::delivery::{
 pub(super) struct Walk<'a> {
     store: &'a dyn QueueStore,
     now: i64,
-    /// Runs in flight stay: what is on its way is settled by its answer.
+    /// Runs that are passed over: those in flight, while there are others.
     flying: &'a HashSet<Place>,
     /// What of runs is gone when the commit in the making is made.
     planned: &'a HashMap<Place, Gone>,
