@@ -16,6 +16,8 @@ use protocol::{
 
 /// Instances of one integrator.
 const INSTANCES_EACH: u64 = 500;
+/// Number of the child below its customer: one that real nodes of a bench do not get to.
+const NUMBER: u32 = 1_000;
 /// Which life of its store the child has.
 pub const EPOCH: u64 = 7;
 
@@ -43,7 +45,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Connects as the first proxy of a customer.
+    /// Connects as a proxy of a customer.
     pub fn connect(host: &str, customer: &str, mix: Mix) -> Self {
         let stream = TcpStream::connect(host).expect("a door");
         stream.set_nodelay(true).expect("a socket");
@@ -53,7 +55,7 @@ impl Child {
         Self {
             stream,
             host: host.to_owned(),
-            id: id.child(1).expect("a proxy"),
+            id: id.child(NUMBER).expect("a proxy"),
             mix,
             incarnation: u64::from_be_bytes(incarnation),
             exchanges: 0,
