@@ -61,13 +61,14 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 pub const WINDOW: usize = 1024;
 /// Results of a stream the proxy remembers (`delivery.md` §6).
 pub const STREAM_RESULTS_MAX: usize = 1024;
-/// What tells a call from all others of its integrator (`once`), bytes: any digest, or an id.
+/// What tells a call from all others of its integrator, class and instance (`once`), bytes: any
+/// digest, or an id.
 pub const ONCE_BYTES_MAX: usize = 64;
 /// How long a call with a `once` is known, milliseconds: senders repeat for a minute or two, and
 /// an integrator may take minutes to be started again. Not much longer, for a sender that begins
 /// anew may say the same again and mean it.
 pub const ONCE_KEPT_MS: i64 = 10 * 60 * 1000;
-/// Calls with a `once` that a proxy knows, of all its integrators: some 15 MiB of memory. At 1,000
+/// Calls with a `once` that a proxy knows, of all its integrators: some 16 MiB of memory. At 1,000
 /// a second it is a minute; beyond that a repeat is stored again, and nothing is lost.
 pub const ONCE_KEPT_MAX: usize = 65_536;
 

@@ -9,7 +9,7 @@ use protocol::{
     limits::ONCE_KEPT_MS,
     message::Persistence,
     service::Severity,
-    socket::{AlarmCall, Call, CallAnswer, CallError, Outcome},
+    socket::{AlarmCall, Call, CallAnswer, CallError, EventCall, Outcome},
 };
 use roles::delivery::{eviction::Limits, orders::KeepWith, queue_routes::QueueRoutes};
 use site::{Client, SECOND, Setup, Site, alarm, clock, settle, texts, virtual_time};
@@ -33,6 +33,21 @@ fn keyed(text: &str, once: &'static [u8], seq: Option<u64>) -> Call {
     Call::Alarm(AlarmCall { once: Some(once.into()), seq, ..call })
 }
 
+/// An alarm or event of an instance, with a key and without a number.
+fn of(class: &str, instance: &str, once: &'static [u8]) -> Call {
+    let (text, once) = (format!("{class} of {instance}"), Some(once.into()));
+    match class {
+        "event" => {
+            let call = EventCall::new(instance, clock(), "t", Severity::Major, &text);
+            Call::Event(EventCall { once, ..call })
+        }
+        _ => {
+            let call = AlarmCall::new(instance, clock(), "t", Severity::Major, &text);
+            Call::Alarm(AlarmCall { once, ..call })
+        }
+    }
+}
+
 #[test]
 fn a_repeat_is_found_over_streams_and_restarts_of_both_sides_for_ten_minutes() {
     virtual_time(async {
@@ -50,13 +65,21 @@ fn a_repeat_is_found_over_streams_and_restarts_of_both_sides_for_ten_minutes() {
         assert_eq!(outcome(&snmp.call(alarm("a", "none", Some(5))).await), Stored);
         let theirs = other.call(keyed("theirs", b"1", Some(1))).await;
         assert_eq!(outcome(&theirs), Stored, "keys are an integrator's own");
+        other.instance("b").await;
+        for (class, instance) in [("event", "a"), ("alarm", "b"), ("event", "b")] {
+            for expected in [Stored, Duplicate] {
+                let again = other.call(of(class, instance, b"1")).await;
+                assert_eq!(outcome(&again), expected, "{class} of {instance}");
+            }
+        }
         // The next process of the integrator, in a stream of its own or in none.
         let next = site.connect("snmp", Some(7), &without_callbacks()).await.unwrap();
         assert_eq!(outcome(&next.call(keyed("again", b"1", Some(1))).await), Duplicate);
         let plain = site.connect("snmp", None, &without_callbacks()).await.unwrap();
         assert_eq!(outcome(&plain.call(keyed("again", b"2", None)).await), Duplicate);
         let sent = texts(&site.sent().await);
-        assert_eq!(sent, ["one", "two", "none", "none", "theirs"]);
+        let theirs = ["theirs", "event of a", "alarm of b", "event of b"];
+        assert_eq!(sent, [&["one", "two", "none", "none"][..], &theirs].concat());
         site.stop().await;
 
         let site = Site::start(&setup).await;

@@ -164,7 +164,7 @@ impl Batch {
             return Err(CallError::new(Refusal::Denied, detail));
         }
         let (seq, once) = (call.seq(), call.once());
-        let once = once.map(|key| once::key_of(desk.number, key));
+        let once = once.map(|key| once::key_of(desk.number, class, &name, key));
         let about = instance.map(|i| (desk.instance_id(i.number), name.as_str()));
         let Some((draft, service)) = desk.integrator.normalize(call, about) else {
             return Err(CallError::new(Refusal::Internal, "call sends nothing"));

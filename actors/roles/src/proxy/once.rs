@@ -18,9 +18,10 @@ use std::{
 use bytes::Bytes;
 use extension::storage::{Change, QueueStore, StoreError};
 use protocol::limits::{ONCE_KEPT_MAX, ONCE_KEPT_MS};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Calls with a key that were stored. Key: a counter, so that rows are put at the end and taken
-/// from the front. Value: when, ms since 1970 UTC; the integrator's number; the call's key.
+/// from the front. Value: when, ms since 1970 UTC; what [`key_of`] makes.
 pub const ONCE: &str = "once";
 /// Rows that are taken away with each new one, so that many that are old at once hold up nobody.
 const FORGOTTEN_WITH_EACH: usize = 2;
@@ -39,9 +40,9 @@ pub enum Claim {
 
 #[derive(Default)]
 struct Known {
-    /// By integrator and key: the row.
+    /// By what [`key_of`] makes: the row.
     rows: HashMap<Bytes, u64>,
-    /// By row: when, and integrator and key.
+    /// By row: when, and the key.
     by_age: BTreeMap<u64, (i64, Bytes)>,
     /// Claimed and not settled.
     claimed: HashSet<Bytes>,
@@ -63,7 +64,7 @@ pub struct Once {
 pub struct Claims {
     once: Arc<Once>,
     now: i64,
-    /// Position of the message, its row, and integrator and key.
+    /// Position of the message, its row, and the key.
     each: Vec<(usize, u64, Bytes)>,
 }
 
@@ -77,7 +78,7 @@ impl Once {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a key of an integrator. The changes take away what is too old; they may go with any
+    /// Claims what [`key_of`] made. The changes take away what is too old; they may go with any
     /// later commit.
     pub fn claim(&self, key: &Bytes, now: i64) -> Result<(Claim, Vec<Change>), StoreError> {
         let mut known = self.lock();
@@ -182,9 +183,15 @@ impl Drop for Claims {
     }
 }
 
-/// The key of a call among those of all integrators.
-pub fn key_of(integrator: u32, once: &[u8]) -> Bytes {
-    [&integrator.to_be_bytes(), once].concat().into()
+/// The key of a call among those of all integrators: of one, its class and its instance. All
+/// scripts of a host that name no integrator are one, and each counts its runs by itself.
+pub fn key_of(integrator: u32, class: &str, instance: &str, once: &[u8]) -> Bytes {
+    // A digest, so that a long name costs no memory; a class is a word and has no zero in it.
+    let mut about = Xxh3::new();
+    about.update(class.as_bytes());
+    about.update(&[0]);
+    about.update(instance.as_bytes());
+    [&integrator.to_be_bytes(), &about.digest128().to_be_bytes()[..], once].concat().into()
 }
 
 fn row_key(row: u64) -> Bytes {
