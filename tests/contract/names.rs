@@ -75,7 +75,9 @@ fn a_list_by_a_name_that_is_not_there_is_66() {
         "ls events --integrator nope",
         "ls instances --customer 018f0000-0000-7000-8000-00000000000f",
     ] {
-        let said = refused(&against(&up, &line.split(' ').collect::<Vec<_>>()), 66);
+        let output = against(&up, &line.split(' ').collect::<Vec<_>>());
+        assert_eq!(crate::sandbox::text(&output.stdout), "", "no head of a table");
+        let said = refused(&output, 66);
         assert!(said.contains("there is no") && said.contains("  help: callhome ls"), "{said}");
     }
     // Known, and nothing of it: an empty list is an answer.

@@ -42,8 +42,7 @@ pub fn done(up: &Up, arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Checks exit code and form of a failure: nothing on stdout, `callhome: error: …` and a help on
-/// stderr. Returns what it said.
+/// Checks exit code and form of a failure: `callhome: error: …` on stderr. Returns what it said.
 pub fn refused(output: &Output, code: i32) -> String {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}\n{}", text(&output.stdout));

@@ -137,7 +137,10 @@ async fn order_log(args: &LogArgs, common: &Common, out: &mut dyn Write) -> Resu
     let body = json!({"filter": args.filter});
     let wrong = |failure: Failure| match failure.code {
         // A filter that cannot be read is a slip on this command line.
-        exit::REFUSED => Failure { code: exit::USAGE, ..failure },
+        exit::REFUSED => Failure::usage(
+            format!("{:?} is no log filter: {}", args.filter, failure.message),
+            "levels are error warn info debug trace, as in info,delivery=debug",
+        ),
         _ => failure,
     };
     door.give(Method::PUT, "/log", &body, &[], 0).await.map_err(wrong)?;
@@ -244,7 +247,10 @@ mod tests {
         let server = Recorded::start(&[("PUT /log", 400, problem)]);
         let args = LogArgs { filter: "==".to_owned() };
         let common = server.common(Format::Table);
-        assert_eq!(code(order_log(&args, &common, &mut Vec::new()).await), exit::USAGE);
+        let failure = order_log(&args, &common, &mut Vec::new()).await.unwrap_err();
+        assert_eq!(failure.code, exit::USAGE);
+        assert!(failure.message.contains("no log filter"), "{}", failure.message);
+        assert!(failure.help.contains("info,delivery=debug"), "{}", failure.help);
         let server = Recorded::start(&[("PUT /log", 200, Value::Null)]);
         let common = server.common(Format::Table);
         let mut out = Vec::new();

@@ -70,26 +70,30 @@ pub async fn ledger(args: &Args, common: &Common, out: &mut dyn Write) -> Result
             None => break,
         }
     }
-    rows.end(out)?;
-    match &args.node {
-        Some(node) if seen == 0 => Err(Failure::new(
+    if let Some(node) = args.node.as_ref().filter(|_| seen == 0) {
+        return Err(Failure::new(
             exit::NO_SUCH_ID,
             format!("there is no node {node:?} with an account"),
             "callhome ls nodes lists them",
-        )),
-        _ if args.check && !wrong.is_empty() => Err(Failure::new(
+        ));
+    }
+    rows.end(out)?;
+    if args.check && !wrong.is_empty() {
+        return Err(Failure::new(
             exit::REFUSED,
             format!("not balanced: {}", wrong.join("; ")),
             "messages of these nodes are not accounted for: keep their data folders, and see \
              `callhome ls messages` and their logs",
-        )),
-        _ if args.check && seen == 0 => Err(Failure::new(
+        ));
+    }
+    if args.check && seen == 0 {
+        return Err(Failure::new(
             exit::REFUSED,
             "no node has given an account yet",
             "nodes say it when they are asked: is one registered? callhome ls nodes",
-        )),
-        _ => Ok(exit::OK),
+        ));
     }
+    Ok(exit::OK)
 }
 
 /// Which node, and by how much.
@@ -136,6 +140,19 @@ mod tests {
         assert_eq!(code(None, true, json!([])).await, exit::REFUSED);
         assert_eq!(code(Some("proxy"), true, balanced).await, exit::OK);
         assert_eq!(code(Some("nobody"), false, json!([])).await, exit::NO_SUCH_ID);
+    }
+
+    #[actix_web::test]
+    async fn of_a_node_that_is_not_there_nothing_is_shown() {
+        let line = "GET /api/v1/ledger?limit=1000&wait_s=5&node=nobody";
+        for format in [Format::Table, Format::Json] {
+            let nothing = json!({"items": [], "next": null});
+            let server = Recorded::start(&[(line, 200, nothing)]);
+            let args = Args { node: Some("nobody".to_owned()), check: false, wait: 5 };
+            let mut out = Vec::new();
+            let failure = ledger(&args, &server.common(format), &mut out).await.unwrap_err();
+            assert_eq!((failure.code, out), (exit::NO_SUCH_ID, Vec::new()));
+        }
     }
 
     #[test]

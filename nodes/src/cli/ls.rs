@@ -321,8 +321,11 @@ impl Rows {
         Self { json: common.json(), table: Table::new(columns, look), printed: 0 }
     }
 
-    /// Some more of them.
+    /// Some more of them. Of none not even a head is shown: an error may follow.
     pub fn print(&mut self, rows: &[Value], out: &mut dyn Write) -> Result<(), Failure> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         if !self.json {
             self.table.print(rows, out)?;
         } else {
@@ -339,6 +342,8 @@ impl Rows {
     pub fn end(&mut self, out: &mut dyn Write) -> Result<(), Failure> {
         if self.json {
             writeln!(out, "{}", if self.printed == 0 { "[]" } else { "\n]" })?;
+        } else if self.printed == 0 {
+            self.table.print(&[], out)?;
         }
         Ok(out.flush()?)
     }
