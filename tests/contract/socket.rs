@@ -388,3 +388,20 @@ fn a_call_with_a_once_is_stored_once_however_it_comes_again() {
     let list = chain.api("/messages?class=alarm&limit=100");
     assert_eq!(list["items"].as_array().unwrap().len(), 3, "{list}");
 }
+
+// A proxy that has no room says so, and so does `send`: it is not looked for elsewhere.
+#[test]
+fn a_send_that_finds_no_room_is_told_to_come_again() {
+    let chain = Chain::start("");
+    let path = chain.socket();
+    let idle: Vec<Raw> = (0..256).map(|n| Raw::hello(&path, &format!("i{n}"))).collect();
+    let send = "send event --instance a --type t --severity minor --text x --wait 1 --socket";
+    let mut send: Vec<&str> = send.split(' ').collect();
+    send.push(path.to_str().unwrap());
+    let said = crate::support::refused(&callhome(&send), 75);
+    assert!(said.contains("busy") && said.contains("256 connections are open"), "{said}");
+    assert!(said.contains("  help: send it again in 1 s") && !said.contains("no proxy"), "{said}");
+    drop(idle);
+    let output = callhome(&send);
+    assert!(output.status.success(), "{}", crate::sandbox::text(&output.stderr));
+}

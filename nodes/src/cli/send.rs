@@ -96,7 +96,9 @@ pub struct SendArgs {
     /// Never evict it from a full queue
     #[arg(long)]
     pub assured: bool,
-    /// What tells it from all others: sent again within 10 minutes, it is stored once
+    /// Stored once, though it comes again within 10 minutes: what tells it from all others of its
+    /// class (alarm, event, data) and instance. All scripts on this host under one --integrator
+    /// share these keys
     #[arg(long, value_name = "KEY", value_parser = once)]
     pub once: Option<String>,
     /// The request it answers
@@ -160,7 +162,8 @@ fn send(args: &SendArgs, common: &Common) -> Result<u8, Failure> {
     };
     let call = call(args, payload, jiff::Timestamp::now())?;
     let variable = std::env::var_os("CALLHOME_SOCKET").map(PathBuf::from);
-    let socket = socket(args.socket.clone(), variable, &common.data, |path| path.exists());
+    let (passed_over, socket) =
+        socket(args.socket.clone(), variable, &common.data, |path| path.exists());
     let options = Options::new(&socket, &args.integrator, env!("CARGO_PKG_VERSION"));
     let client = Client::open(options).map_err(|error| {
         Failure::new(exit::INTERNAL, format!("no thread for the connection: {error}"), "")
@@ -182,22 +185,24 @@ fn send(args: &SendArgs, common: &Common) -> Result<u8, Failure> {
             client.close(BYE_WITHIN);
             Err(refused(&error))
         }
-        None => Err(unanswered(&client, &socket, args.wait)),
+        None => Err(unanswered(&client, passed_over.as_deref(), &socket, args.wait)),
     }
 }
 
 /// The socket: flag, variable, under `up`, under `node`; of the last two the first that is there.
+/// Before it that of `up`, where it was looked for and is not there.
 fn socket(
     flag: Option<PathBuf>,
     variable: Option<PathBuf>,
     data: &Path,
     exists: impl Fn(&Path) -> bool,
-) -> PathBuf {
+) -> (Option<PathBuf>, PathBuf) {
     let variable = variable.filter(|path| !path.as_os_str().is_empty());
-    flag.or(variable).unwrap_or_else(|| {
-        let under_up = data.join("proxy/integrator.sock");
-        if exists(&under_up) { under_up } else { PathBuf::from(SOCKET) }
-    })
+    if let Some(told) = flag.or(variable) {
+        return (None, told);
+    }
+    let under_up = data.join("proxy/integrator.sock");
+    if exists(&under_up) { (None, under_up) } else { (Some(under_up), PathBuf::from(SOCKET)) }
 }
 
 fn read_payload(file: &Path) -> Result<Vec<u8>, Failure> {
@@ -314,7 +319,11 @@ fn refused(error: &CallError) -> Failure {
     }
 }
 
-fn unanswered(client: &Client, socket: &Path, wait: u64) -> Failure {
+fn unanswered(client: &Client, passed_over: Option<&Path>, socket: &Path, wait: u64) -> Failure {
+    // A proxy that says no is there.
+    if let (None, Some(error)) = (client.connected(), client.refusal()) {
+        return refused(&error);
+    }
     match client.connected() {
         Some(answer) if answer.registration != Registered::Registered => Failure::new(
             exit::TRY_AGAIN,
@@ -328,7 +337,8 @@ fn unanswered(client: &Client, socket: &Path, wait: u64) -> Failure {
         ),
         None => {
             let trouble = client.trouble().unwrap_or_else(|| socket.display().to_string());
-            let message = format!("no proxy answers: {trouble}");
+            let first = passed_over.map(|path| format!("{}: is not there; ", path.display()));
+            let message = format!("no proxy answers: {}{trouble}", first.unwrap_or_default());
             let help = "start one with callhome up, or name its socket with --socket";
             Failure::new(exit::UNREACHABLE, message, help)
         }
@@ -401,12 +411,14 @@ mod tests {
     fn the_socket_is_looked_for_in_the_contracts_order() {
         let path = |p: &str| Some(PathBuf::from(p));
         let found = |flag, variable, up| {
-            socket(flag, variable, Path::new("d"), |_| up).display().to_string()
+            let (passed_over, socket) = socket(flag, variable, Path::new("d"), |_| up);
+            let all = passed_over.iter().chain([&socket]).map(|path| path.display().to_string());
+            all.collect::<Vec<_>>().join(" ")
         };
         assert_eq!(found(path("f"), path("v"), true), "f");
         assert_eq!(found(None, path("v"), true), "v");
         assert_eq!(found(None, path(""), true), "d/proxy/integrator.sock");
-        assert_eq!(found(None, None, false), SOCKET);
+        assert_eq!(found(None, None, false), format!("d/proxy/integrator.sock {SOCKET}"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::socket::{Call, HelloAnswer, Registered, STREAM_BYTES};
+use protocol::socket::{Call, CallError, HelloAnswer, Registered, STREAM_BYTES};
 
 use crate::{
     callbacks::Once, entry::Entry, lock, options::Options, spill, state::State, ticket::Ticket,
@@ -129,6 +129,11 @@ impl Client {
     /// Why there is no connection, or what else is wrong.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.shared().state).trouble.clone()
+    }
+
+    /// What the proxy refused hello with, where that is why there is no connection.
+    pub fn refusal(&self) -> Option<CallError> {
+        lock(&self.shared().state).refusal.clone()
     }
 
     /// Waits until a proxy answered hello; the error says why none did.

@@ -44,6 +44,8 @@ pub(crate) struct State {
     pub(crate) outgoing: VecDeque<Vec<u8>>,
     /// Why there is no connection.
     pub(crate) trouble: Option<String>,
+    /// What the last hello was refused with.
+    pub(crate) refusal: Option<CallError>,
     /// The proxy was away for too long: calls fail at once.
     pub(crate) failing: bool,
     /// No more calls; the connection ends when all is answered.
@@ -73,6 +75,7 @@ impl State {
             spill,
             outgoing: VecDeque::new(),
             trouble: None,
+            refusal: None,
             failing: false,
             closing: false,
             stopped: false,
@@ -162,6 +165,7 @@ impl State {
     /// A connection stands: its answer to hello is known.
     pub(crate) fn connected(&mut self, generation: u64, answer: HelloAnswer) {
         self.trouble = None;
+        self.refusal = None;
         self.failing = false;
         self.rest_until = None;
         self.outgoing.clear();

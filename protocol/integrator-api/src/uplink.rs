@@ -96,6 +96,10 @@ fn uplink(shared: &Arc<Shared>) {
             Err(trouble) => {
                 let mut state = lock(&shared.state);
                 state.trouble = Some(format!("{}: {trouble}", shared.options.socket.display()));
+                state.refusal = match &trouble {
+                    Trouble::Refused(error) => Some(error.clone()),
+                    _ => None,
+                };
                 shared.changed(&state);
                 match trouble {
                     Trouble::Refused(e) if e.verdict == protocol::Verdict::GiveUp => PAUSE_REFUSED,

@@ -35,8 +35,8 @@ use crate::{
     callbacks::Connected,
     calls::{Permits, Request, Requests, answer_all},
     limits::{
-        CALLBACKS_MAX, HELLO_WITHIN, READ_BYTES, READ_BYTES_BUSY, UNANSWERED_BYTES_MAX,
-        WRITE_WITHIN,
+        CALLBACKS_MAX, COME_AGAIN, CONNECTIONS_MAX, HELLO_WITHIN, READ_BYTES, READ_BYTES_BUSY,
+        UNANSWERED_BYTES_MAX, WRITE_WITHIN,
     },
     peer::Rule,
 };
@@ -118,6 +118,21 @@ pub(crate) async fn serve(
     session.ended(how).await;
     // Its answers are written when the last sender is gone; it panics for nobody.
     let _ = writer.await;
+}
+
+/// Tells one there is no room for to come again.
+pub(crate) async fn turn_away(stream: UnixStream, peer: PeerCredentials) {
+    let (mut read, mut write) = stream.into_split();
+    let first = timeout(HELLO_WITHIN, next_frame(&mut read, &mut Frames::new())).await;
+    // What is no hello is not worth an answer here.
+    let Ok(Ok((id, _))) = first.map(first_hello) else { return };
+    tracing::warn!(pid = peer.pid, refusal = %Refusal::Busy, "integrator refused");
+    let detail = format!(
+        "{CONNECTIONS_MAX} connections are open, the most the proxy takes: end some that are idle, \
+         or try again"
+    );
+    let error = CallError::new(Refusal::Busy, detail).after(COME_AGAIN.as_millis() as u64);
+    let _ = put(&mut write, &Frame::error(id, error.map())).await;
 }
 
 /// The hello a connection begins with. `None`: it hung up, or said nothing in time.

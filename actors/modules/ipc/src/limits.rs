@@ -3,6 +3,10 @@ use std::time::Duration;
 
 /// Connections at once; each integrator needs one, a script of `send`s some more.
 pub const CONNECTIONS_MAX: usize = 256;
+/// Connections beyond them that are told so at once; the kernel's backlog waits beyond that.
+pub const TURNED_AWAY_MAX: usize = 64;
+/// When one that was told so should come again.
+pub const COME_AGAIN: Duration = Duration::from_secs(1);
 /// A connection says hello within that, or ends (contract §7).
 pub const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// Requests that were read and not answered, of one connection, bytes. With all connections at it

@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use crate::{
     Socket, connection,
-    limits::{ACCEPT_AGAIN, CONNECTIONS_MAX, STOP_WITHIN},
+    limits::{ACCEPT_AGAIN, CONNECTIONS_MAX, STOP_WITHIN, TURNED_AWAY_MAX},
 };
 
 impl Socket {
@@ -28,14 +28,15 @@ impl Socket {
         let (close, closing) = watch::channel(false);
         let mut connections = JoinSet::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let doorstep = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
         tokio::pin!(stop);
         loop {
-            // At the bound the kernel's backlog waits, and beyond it who connects.
+            // With the doorstep full, too, the kernel's backlog waits, and beyond it who connects.
             let accepted = async {
-                let permit = room.clone().acquire_owned().await;
-                (listener.accept().await, permit)
+                let step = doorstep.clone().acquire_owned().await;
+                (listener.accept().await, step)
             };
-            let (accepted, permit) = tokio::select! {
+            let (accepted, step) = tokio::select! {
                 biased;
                 () = &mut stop => break,
                 Some(ended) = connections.join_next() => {
@@ -55,6 +56,14 @@ impl Socket {
                 }
             };
             let Some(peer) = credentials(&stream) else { continue };
+            let Ok(permit) = room.clone().try_acquire_owned() else {
+                let told = async move {
+                    connection::turn_away(stream, peer).await;
+                    drop(step);
+                };
+                connections.spawn(told.in_current_span());
+                continue;
+            };
             let (door, closing) = (door.clone(), closing.clone());
             let rule = self.rule;
             let served = async move {

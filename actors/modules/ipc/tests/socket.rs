@@ -91,6 +91,82 @@ async fn at_the_window_the_proxy_stops_reading_and_goes_on_when_it_has_answered(
     }
 }
 
+// One thread: all that the client wrote is there before the socket's tasks run.
+#[tokio::test]
+async fn exactly_the_window_reaches_the_proxy_before_anything_is_answered() {
+    let served = Served::start(Door::closed()).await;
+    let mut raw = served.greeted("flood", Vec::new()).await;
+    let all: Vec<u8> = (0..1500).flat_map(|n| alarm(2 + n, "x")).collect();
+    raw.send(&all).await;
+    served.door.wait_arrived(1).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*served.door.arrived.borrow(), 1024);
+    served.door.gate.add_permits(1);
+    for n in 0..1500 {
+        assert!(matches!(raw.next().await, Some(Frame::Answer { id, .. }) if id == 2 + n));
+    }
+    assert_eq!(*served.door.arrived.borrow(), 1500);
+}
+
+#[tokio::test]
+async fn calls_of_a_connection_that_is_ended_are_answered_by_silence() {
+    let served = Served::start(Door::closed()).await;
+    let mut raw = served.greeted("plant", Vec::new()).await;
+    raw.send(&alarm(2, "x")).await;
+    served.door.wait_arrived(1).await;
+    served.door.callbacks_of("plant").end();
+    served.door.gate.add_permits(1);
+    assert_eq!(raw.next().await, None, "an answer would make the client forget the call");
+    served.door.wait_ended(|all| all[..] == [("plant".into(), Ended::Ended)]).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_bytes_for_thirty_seconds_is_ended() {
+    let served = Served::start(Door::default()).await;
+    let _raw = served.greeted("hangs", vec![Callback::Action]).await;
+    let callbacks = served.door.callbacks_of("hangs");
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    // More than the kernel holds.
+    for n in 0..10 {
+        let callbacks = callbacks.clone();
+        let large = ActionRequest { action: "x".repeat(100_000), ..action(n) };
+        tokio::spawn(async move { callbacks.action(large).await });
+    }
+    let mut ended = served.door.ended.subscribe();
+    let waiting = ended.wait_for(|all| all[..] == [("hangs".into(), Ended::Ended)]);
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, waiting).await.is_ok(), "it is never ended");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(30) && took < Duration::from_secs(32), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_there_is_no_room_for_is_told_so_and_let_in_when_there_is() {
+    let served = Served::start(Door::default()).await;
+    let mut idle = Vec::new();
+    for n in 0..module_ipc::limits::CONNECTIONS_MAX {
+        idle.push(served.greeted(&format!("i{n}"), Vec::new()).await);
+    }
+    for _ in 0..2 {
+        let mut late = served.raw().await;
+        late.send(&hello("late", Vec::new())).await;
+        let busy = late.error().await;
+        assert_eq!((busy.name, busy.retry_after_ms), (Refusal::Busy, Some(1000)));
+        assert!(busy.detail.contains("256 connections are open"), "{}", busy.detail);
+        assert!(late.next().await.is_none());
+    }
+    let client = open(&served.path, "late");
+    let refused = client.wait_connected(Duration::from_millis(500)).unwrap_err();
+    assert!(refused.contains("busy"), "{refused}");
+    assert_eq!(client.refusal().unwrap().name, Refusal::Busy);
+    idle.truncate(200);
+    client.wait_connected(SOON).unwrap();
+    assert!(client.refusal().is_none());
+}
+
 // IPC-5
 #[tokio::test(flavor = "multi_thread")]
 async fn an_integrator_that_does_not_read_slows_no_other() {

@@ -24,6 +24,8 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub struct Door {
     pub calls: Mutex<Vec<(String, Call)>>,
     pub batches: Mutex<Vec<usize>>,
+    /// Calls that reached the session, be they let through or not.
+    pub arrived: watch::Sender<usize>,
     seen: Mutex<HashSet<(Option<[u8; 16]>, u64)>>,
     pub ended: watch::Sender<Vec<(String, Ended)>>,
     pub callbacks: Mutex<Vec<(String, Arc<dyn Callbacks>)>>,
@@ -38,6 +40,7 @@ impl Default for Door {
         Self {
             calls: Mutex::default(),
             batches: Mutex::default(),
+            arrived: watch::channel(0).0,
             seen: Mutex::default(),
             ended: watch::channel(Vec::new()).0,
             callbacks: Mutex::default(),
@@ -61,6 +64,11 @@ impl Door {
     pub fn callbacks_of(&self, name: &str) -> Arc<dyn Callbacks> {
         let all = self.callbacks.lock().unwrap();
         all.iter().rev().find(|(n, _)| n == name).unwrap().1.clone()
+    }
+
+    pub async fn wait_arrived(&self, count: usize) {
+        let mut arrived = self.arrived.subscribe();
+        tokio::time::timeout(SOON, arrived.wait_for(|n| *n >= count)).await.unwrap().unwrap();
     }
 
     pub async fn wait_ended(&self, good: impl FnMut(&Vec<(String, Ended)>) -> bool) {
@@ -104,6 +112,7 @@ impl IntegratorDoor for Shared {
 #[async_trait]
 impl IntegratorSession for Session {
     async fn calls(&self, calls: Vec<Call>) -> Vec<Result<CallAnswer, CallError>> {
+        self.door.arrived.send_modify(|arrived| *arrived += calls.len());
         let _open = self.door.gate.acquire().await.unwrap();
         self.door.batches.lock().unwrap().push(calls.len());
         let mut results = Vec::new();
