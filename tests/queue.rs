@@ -228,8 +228,9 @@ fn newcomers_of_each_class_make_room_or_are_turned_away_as_the_rows_say() {
         list["items"].as_array()?.first().cloned()
     });
     assert_eq!((&alarm["state"], &alarm["severity"]), (&"opened".into(), &"major".into()));
+    assert_eq!(alarm["instance"], "proxy");
     let said = alarm["text"].as_str().unwrap();
-    assert!(said.starts_with("proxy proxy rejects new messages, 3 so far"), "{said}");
+    assert!(said.starts_with("proxy rejects new messages, 3 so far: its queue is full"), "{said}");
 }
 
 // QUE-8: a precedence with a limit of its own is full by itself: what happens, happens within it.

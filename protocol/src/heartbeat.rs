@@ -154,6 +154,9 @@ pub struct Heartbeat {
     /// Why it takes no messages now, as (name, detail); empty: it is ready. None: it does not say.
     #[serde(default)]
     pub ready: Option<Vec<(String, String)>>,
+    /// How many new messages its full queue rejected, of those turned away. None: it does not say.
+    #[serde(default)]
+    pub rejected: Option<u64>,
 }
 
 impl Account {
@@ -184,10 +187,11 @@ impl Account {
 impl Heartbeat {
     /// Writes it.
     pub fn write(&self, to: &mut Writer) {
-        let known = match (&self.ready, self.says.is_empty()) {
-            (Some(_), _) => 19,
-            (None, false) => 18,
-            (None, true) => 17,
+        let known = match (&self.rejected, &self.ready, self.says.is_empty()) {
+            (Some(_), ..) => 20,
+            (None, Some(_), _) => 19,
+            (None, None, false) => 18,
+            (None, None, true) => 17,
         };
         to.array(known).uint(VERSION.into()).id(&self.node).uint(self.epoch).uint(self.beat);
         to.uint(self.order).int(self.at).text(&self.name);
@@ -212,8 +216,17 @@ impl Heartbeat {
         if known >= 18 {
             to.list(&self.says, |to, said| said.write(to));
         }
-        if let Some(ready) = &self.ready {
-            to.list(ready, write_reason);
+        match &self.ready {
+            Some(ready) => {
+                to.list(ready, write_reason);
+            }
+            None if known >= 19 => {
+                to.nil();
+            }
+            None => {}
+        }
+        if let Some(rejected) = self.rejected {
+            to.uint(rejected);
         }
     }
 
@@ -250,7 +263,11 @@ impl Heartbeat {
                     false => Vec::new(),
                 },
                 ready: match i.more() {
-                    true => Some(i.list(REASONS_MAX, read_reason)?),
+                    true => i.optional(|i| i.list(REASONS_MAX, read_reason))?,
+                    false => None,
+                },
+                rejected: match i.more() {
+                    true => i.optional(|i| i.uint())?,
                     false => None,
                 },
             })

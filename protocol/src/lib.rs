@@ -6,6 +6,7 @@
 //! | 1 | appended to the exchange: `sender`, the id and epoch the child goes by (`exchange.rs`) |
 //! | 1 | appended where there are any: `questions` to the answer, `says` to the heartbeat |
 //! | 1 | appended to the heartbeat: `ready`, why the node takes no messages (`heartbeat.rs`) |
+//! | 1 | appended to the heartbeat: `rejected`, what its full queue rejected (`heartbeat.rs`) |
 
 mod door;
 

@@ -88,6 +88,9 @@ fn golden_bytes_are_read_as_what_they_were_made_of() {
     let unready = golden("heartbeat-unready");
     let unready = Heartbeat::read(&mut Reader::new(&unready)).unwrap();
     assert_eq!(unready, common::unready_heartbeat());
+    let rejecting = golden("heartbeat-rejecting");
+    let rejecting = Heartbeat::read(&mut Reader::new(&rejecting)).unwrap();
+    assert_eq!(rejecting, common::rejecting_heartbeat());
     for (name, run) in [("run", common::run()), ("run-partial", common::partial_run())] {
         let bytes = Bytes::from(golden(name));
         assert_eq!(Run::read(&mut Reader::new(&bytes), &bytes).unwrap(), run);

@@ -237,6 +237,7 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
         vec(an_id(), 0..4),
         vec(said(), 0..3),
         option::of(vec((name(), name()), 0..4)),
+        option::of(any::<u64>()),
     );
     (an_id(), name(), vec(name(), 0..4), select(Mode::ALL), numbers, lists).prop_map(
         |(
@@ -245,11 +246,12 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
             roles,
             mode,
             (a, d, n, at),
-            (reasons, done, integrators, path, says, ready),
+            (reasons, done, integrators, path, says, ready, rejected),
         )| {
             Heartbeat {
                 says,
                 ready,
+                rejected,
                 node,
                 epoch: n[0],
                 beat: n[1],
@@ -382,8 +384,8 @@ proptest! {
         let answer = common::asking_answer();
         let bytes = Bytes::from(appended(&answer.encode(), more));
         prop_assert_eq!(Answer::decode(&bytes).unwrap(), answer);
-        let ready = common::unready_heartbeat().ready;
-        let beat = Heartbeat { ready, ..common::saying_heartbeat() };
+        let ready = common::rejecting_heartbeat();
+        let beat = Heartbeat { says: common::saying_heartbeat().says, ..ready };
         let bytes = appended(&written(|to| beat.write(to)), more);
         prop_assert_eq!(Heartbeat::read(&mut Reader::new(&bytes)).unwrap(), beat);
         let end = common::end_report();

@@ -173,6 +173,8 @@ pub enum Effect {
         service: Service,
         /// Finer class.
         subclass: String,
+        /// Whom it is about, by the name that people know; empty: the server itself.
+        about: String,
         /// How urgent.
         precedence: Precedence,
     },

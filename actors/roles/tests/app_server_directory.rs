@@ -166,6 +166,7 @@ fn beat(of: RemoteId, beat: u64) -> Heartbeat {
         path: Vec::new(),
         says: Vec::new(),
         ready: None,
+        rejected: None,
     }
 }
 

@@ -54,6 +54,7 @@ fn heartbeat(of: &Node) -> Heartbeat {
         path: Vec::new(),
         says: Vec::new(),
         ready: None,
+        rejected: None,
     }
 }
 

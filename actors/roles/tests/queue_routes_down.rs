@@ -42,6 +42,7 @@ fn beat(of: RemoteId, epoch: u64, order: u64) -> Heartbeat {
         path: vec![],
         says: vec![],
         ready: None,
+        rejected: None,
     }
 }
 

@@ -271,6 +271,7 @@ pub fn heartbeat() -> Heartbeat {
         path: vec![id("/2")],
         says: Vec::new(),
         ready: None,
+        rejected: None,
     }
 }
 
@@ -294,6 +295,11 @@ pub fn saying_heartbeat() -> Heartbeat {
 pub fn unready_heartbeat() -> Heartbeat {
     let ready = vec![("queue_full".into(), "new messages are refused or evict older ones".into())];
     Heartbeat { ready: Some(ready), ..heartbeat() }
+}
+
+/// A heartbeat that says how many new messages its full queue rejected.
+pub fn rejecting_heartbeat() -> Heartbeat {
+    Heartbeat { rejected: Some(3), ..unready_heartbeat() }
 }
 
 pub fn exchange() -> Exchange {
@@ -381,6 +387,7 @@ pub fn all() -> Vec<(String, Vec<u8>)> {
     add("heartbeat", &|to| heartbeat().write(to));
     add("heartbeat-saying", &|to| saying_heartbeat().write(to));
     add("heartbeat-unready", &|to| unready_heartbeat().write(to));
+    add("heartbeat-rejecting", &|to| rejecting_heartbeat().write(to));
     all.push(("exchange".into(), exchange().encode().to_vec()));
     all.push(("exchange-empty".into(), empty_exchange().encode().to_vec()));
     all.push(("answer".into(), answer().encode().to_vec()));

@@ -168,6 +168,7 @@ mod tests {
             path: Vec::new(),
             says: vec![Said { question, found }],
             ready: None,
+            rejected: None,
         }
     }
 

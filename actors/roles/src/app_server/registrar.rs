@@ -137,31 +137,32 @@ impl Registrar {
 
     /// Tells which proxies reject newcomers, and which do so no more (QUE-15).
     fn newcomers(&mut self, now: i64, rows: &dyn Rows) -> Result<Vec<Effect>, ServiceError> {
-        if now - self.looked_at_proxies < LOOK_AT_PROXIES_MS {
+        if (0..LOOK_AT_PROXIES_MS).contains(&(now - self.looked_at_proxies)) {
             return Ok(Vec::new());
         }
         self.looked_at_proxies = now;
         let proxies = newcomers::proxies(&*self.store).map_err(|e| ServiceError(e.to_string()))?;
         let mut effects = Vec::new();
-        for beat in proxies {
+        for (beat, rejected) in proxies {
             let id = beat.node.to_string();
             let key = Bytes::from([&[NEWCOMERS], id.as_bytes()].concat());
             let known: Option<Rejecting> = rows.row(&key)?.and_then(|row| from_row(&row));
-            let rejected = beat.account.turned_away;
-            let told = |state, said: &str| {
-                let text =
-                    format!("proxy {} {said}, {rejected} so far: its queue is full", beat.name);
-                alarm(Refusal::QueueFull.name(), &id, Severity::Major, text, state)
+            let told = |state, said: String| {
+                let text = format!("{} rejects {said}", beat.name);
+                let kind = Refusal::QueueFull.name();
+                alarm_about(&beat.name, kind, &id, Severity::Major, text, state)
             };
-            let note = match newcomers::look(known, rejected, now) {
+            let note = match newcomers::look(known, rejected, beat.at) {
                 Look::Same => continue,
                 Look::Note(note) => note,
                 Look::Open(note) => {
-                    effects.push(told(State::Opened, "rejects new messages"));
+                    let said = format!("new messages, {rejected} so far: its queue is full");
+                    effects.push(told(State::Opened, said));
                     note
                 }
                 Look::Close(note) => {
-                    effects.push(told(State::Closed, "rejects no more messages"));
+                    let said = format!("no more new messages, {rejected} so far");
+                    effects.push(told(State::Closed, said));
                     note
                 }
             };
@@ -235,7 +236,19 @@ fn raise(kind: &str, key: &str, severity: Severity, text: String) -> Effect {
     alarm(kind, key, severity, text, State::Opened)
 }
 
-fn alarm(kind: &str, key: &str, severity: Severity, mut text: String, state: State) -> Effect {
+fn alarm(kind: &str, key: &str, severity: Severity, text: String, state: State) -> Effect {
+    alarm_about("", kind, key, severity, text, state)
+}
+
+/// An alarm that is shown as that of a node, which the server raises for it.
+fn alarm_about(
+    about: &str,
+    kind: &str,
+    key: &str,
+    severity: Severity,
+    mut text: String,
+    state: State,
+) -> Effect {
     text.truncate(text.floor_char_boundary(protocol::limits::TEXT_BYTES_MAX));
     Effect::Publish {
         service: Service::Alarm(Alarm {
@@ -248,6 +261,7 @@ fn alarm(kind: &str, key: &str, severity: Severity, mut text: String, state: Sta
             payload: Payload::default(),
         }),
         subclass: String::new(),
+        about: about.to_owned(),
         precedence: match severity {
             Severity::Critical | Severity::Fatal => Precedence::Urgent,
             _ => Precedence::Normal,

@@ -183,9 +183,10 @@ impl Hands<'_> {
             match effect {
                 Effect::Put { key, value } => rows.draft(key, Some(value)),
                 Effect::Remove { key } => rows.draft(key, None),
-                Effect::Publish { service, subclass, precedence } => {
+                Effect::Publish { service, subclass, about, precedence } => {
                     let mut message = own_message(self.identity, service, precedence, self.now);
                     message.header.subclass = subclass;
+                    message.infrastructure.external_id = about;
                     messages.published.push(Unnumbered::from(&message));
                 }
                 Effect::Send { to, service, answers, time_to_live_s } => {

@@ -313,6 +313,7 @@ mod tests {
             path: Vec::new(),
             says: Vec::new(),
             ready: None,
+            rejected: None,
         }
     }
 

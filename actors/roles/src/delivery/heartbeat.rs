@@ -299,6 +299,9 @@ fn write(
     let up = figures.queues.iter().find(|(name, _)| name == UP);
     let status = settings.status.borrow().clone();
     let health = (settings.health)(figures, &status);
+    let full = Refusal::QueueFull.name();
+    let rejected = figures.turned_away.iter().find(|(reason, _)| reason == full);
+    let rejected = rejected.map_or(0, |(_, count)| *count);
     Heartbeat {
         node: identity.id,
         epoch: identity.epoch,
@@ -318,6 +321,7 @@ fn write(
         path: Vec::new(),
         says: Vec::new(),
         ready: Some(health.ready),
+        rejected: Some(rejected),
     }
 }
 
@@ -420,6 +424,7 @@ mod tests {
             path: Vec::new(),
             says: Vec::new(),
             ready: Some(vec![("queue_full".into(), "x".repeat(1024)); 40]),
+            rejected: Some(u64::MAX),
         });
         assert!(size(&beat) <= BEAT_BYTES_MAX, "{}", size(&beat));
         assert!(!beat.done.is_empty() && !beat.integrators.is_empty() && !beat.reasons.is_empty());

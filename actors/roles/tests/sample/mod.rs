@@ -35,6 +35,7 @@ impl ServiceModule for Counter {
             effects.push(Effect::Publish {
                 service: Service::Data(Data { kind, subtype, payload }),
                 subclass: "report/alarms".to_owned(),
+                about: String::new(),
                 precedence: Precedence::Normal,
             });
         }
