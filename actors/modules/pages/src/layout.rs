@@ -307,7 +307,7 @@ fn figure(view: &View<'_>, path: &str) -> Markup {
     }
 }
 
-/// Heard, and said that it takes no messages.
+/// Heard, and said that it does not take every message.
 pub(crate) fn is_unready(node: &Node) -> bool {
     node.state == NodeState::Operational && node.ready.as_ref().is_some_and(|ready| !ready.ok)
 }
@@ -333,7 +333,8 @@ fn line(view: &View<'_>) -> Markup {
     html! {
         ul id="line" data-part {
             (cell("/nodes", "Alive", alive < all && silent, &format!("{alive} of {all}")))
-            (cell("/nodes", "Ready", nodes.iter().any(is_unready), &format!("{ready} of {all}")))
+            (cell("/nodes", "Ready", silent || nodes.iter().any(is_unready),
+                &format!("{ready} of {all}")))
             (cell("/nodes", "Delivering", delivering < all, &format!("{delivering} of {all}")))
             @for (precedence, name) in OLDEST {
                 (cell("/nodes", name, false, &match oldest(nodes, precedence) {

@@ -99,7 +99,8 @@ fn table(view: &View<'_>, rows: &[&Node]) -> Markup {
 fn row(view: &View<'_>, node: &Node) -> Markup {
     let now = view.now_ms();
     let unsure = if node.state == NodeState::Silent { "?" } else { "" };
-    let zero = |is: bool| if is { "n zero" } else { "n" };
+    // On a small screen a zero is left out; one that is not sure is not a zero.
+    let zero = |is: bool| if is && unsure.is_empty() { "n zero" } else { "n" };
     html! {
         tr id={ "n-" (node.node_id.dotted()) } data-part data-row {
             th scope="row" {
@@ -135,9 +136,13 @@ fn row(view: &View<'_>, node: &Node) -> Markup {
     }
 }
 
-/// Why it takes no messages, and why they do not get out.
-fn reasons(node: &Node) -> impl Iterator<Item = &Reason> {
-    node.ready.iter().flat_map(|ready| &ready.reasons).chain(&node.delivering.reasons)
+/// Why it takes no messages, and why they do not get out: that it is not heard comes first, for
+/// the others are what it said before; what only warns comes last.
+fn reasons(node: &Node) -> Vec<&Reason> {
+    let ready = node.ready.iter().flat_map(|ready| &ready.reasons);
+    let mut reasons: Vec<&Reason> = ready.chain(&node.delivering.reasons).collect();
+    reasons.sort_by_key(|reason| (reason.name != "silent", only_warns(&reason.name)));
+    reasons
 }
 
 /// Messages of one precedence that wait, their bytes and the age of the oldest.

@@ -3,7 +3,7 @@ use extension::records::{
     Alarm, AlarmState, Event, Ledger, Node, NodeState, Page as Listed, Reason,
 };
 use maud::{Markup, html};
-use protocol::{heartbeat::only_warns, service::Severity};
+use protocol::{Refusal, heartbeat::only_warns, service::Severity};
 
 use crate::{
     layout::{answers, icon, is_delivering, is_unready, roles, section_head, sev, time},
@@ -108,7 +108,11 @@ fn of_node(view: &View<'_>, node: &Node) -> Option<Attention> {
         let text = format!("{customer}. {waiting} wait. {}", why(&node.delivering.reasons));
         (Severity::Critical, format!("{} is not delivering", node.node), text, behind(node, now))
     } else if let Some(ready) = node.ready.as_ref().filter(|_| is_unready(node)) {
-        let text = format!("{customer}. It takes no messages. {}", why(&ready.reasons));
+        // A full queue still takes what makes room for itself.
+        let is_full = !ready.reasons.is_empty()
+            && ready.reasons.iter().all(|r| r.name == Refusal::QueueFull.name());
+        let takes = if is_full { "It takes some messages only" } else { "It takes no messages" };
+        let text = format!("{customer}. {takes}. {}", why(&ready.reasons));
         (Severity::Major, format!("{} is not ready", node.node), text, None)
     } else if let Some(age) = node.oldest_age_s.filter(|age| *age >= BEHIND_S) {
         let text = format!(
@@ -222,7 +226,7 @@ fn worst(view: &View<'_>) -> Markup {
                 " nodes are heard, take messages and deliver." }
         } @else {
             div.tbl { table {
-                caption.vh { "Nodes that do not deliver, or take no messages" }
+                caption.vh { "Nodes that do not deliver, or are not ready" }
                 thead { tr {
                     th scope="col" { "Node" } th scope="col" { "Health" }
                     th scope="col" { "Role" } th scope="col" { "Customer" }

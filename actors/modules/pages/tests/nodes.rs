@@ -42,6 +42,7 @@ async fn whether_nodes_are_ready_and_what_waits_by_precedence_is_on_overview_and
     // Which takes no messages, and what to do.
     let attention = element(&overview, "<ol class=\"att\"", "</ol>");
     assert!(attention.contains("nw-mlm is not ready"), "{attention}");
+    assert!(attention.contains("It takes some messages only. New messages"), "{attention}");
     assert!(attention.contains("New messages are refused or evict older ones"), "{attention}");
     let id = |node: &str| {
         let nodes = fixture("nodes");
@@ -78,4 +79,41 @@ async fn whether_nodes_are_ready_and_what_waits_by_precedence_is_on_overview_and
     html::check(&overview);
     assert!(overview.contains("ready?") && !overview.contains("not ready"));
     assert!(site.page("/nodes").await.contains("not known"));
+}
+
+// DESIGN §4.10: what is not known is said, and what matters most comes first.
+#[actix_web::test]
+async fn a_silent_node_is_first_of_all_silent_and_its_figures_are_not_certain() {
+    let mut nodes = fixture("nodes");
+    let items = nodes["items"].as_array_mut().unwrap();
+    // No other node is unready; the silent one said that it held nothing, without encryption.
+    items.retain(|node| node["node"] != "nw-mlm");
+    let silent = items.iter_mut().find(|node| node["node"] == "dock-7").unwrap();
+    let id = silent["node_id"].as_str().unwrap().replace('/', ".");
+    silent["queued"] = 0.into();
+    for waiting in silent["waiting"].as_array_mut().unwrap() {
+        waiting["messages"] = 0.into();
+    }
+    let reason = |name: &str, detail: &str| serde_json::json!({ "name": name, "detail": detail, "help": "h" });
+    silent["delivering"]["reasons"] = serde_json::json!([
+        reason("plain_links", "links are plain"),
+        reason("parent_unreachable", "agg-2 does not answer"),
+        reason("silent", "no heartbeat came in time"),
+    ]);
+    let site = Site::start(5).await;
+    site.api.set("/nodes", nodes);
+    let list = site.page("/nodes").await;
+    html::check(&list);
+    let (_, row) = list.split_once(&format!("id=\"n-{id}\"")).unwrap();
+    let row = row.split("</tr>").next().unwrap();
+    let at = |words: &str| row.find(words).unwrap_or_else(|| panic!("no {words}: {row}"));
+    assert!(at("no heartbeat came") < at("agg-2 does not") && at("agg-2 does") < at("are plain"));
+    // A zero of class `zero` is left out on a small screen.
+    assert!(!row.contains("zero") && row.contains("0?"), "{row}");
+    // Not heard is neither alive nor ready, in the same colour.
+    let (_, line) = list.split_once("<ul id=\"line\"").unwrap();
+    let cells: Vec<&str> = line.split("</li>").take(3).collect();
+    for (cell, name) in cells.iter().zip(["Alive", "Ready", "Delivering"]) {
+        assert!(cell.contains(name) && cell.contains("<li class=\"bad\">"), "{cell}");
+    }
 }
