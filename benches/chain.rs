@@ -30,10 +30,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long what was accepted may take to arrive once the load has ended.
 const ARRIVE_WITHIN: Duration = Duration::from_secs(300);
 
-/// A provider that takes nothing for so long has taken what was there before the load: twenty
-/// times the longest wait of a settlement.
-const REST: Duration = Duration::from_secs(1);
-
 struct Settings {
     rate: f64,
     time: Duration,
@@ -88,7 +84,7 @@ fn measure(settings: &Settings, folder: &Path) -> Measured {
     let mut integrators: Vec<Integrator> =
         names.map(|name| Integrator::connect(&chain.socket, &name, settings.bytes)).collect();
     chain.settle();
-    let base = at_rest(&chain);
+    let base = chain.at_rest();
     let before = meter::appends_per_s(folder, settings.bytes, REFERENCE);
     let pids: Vec<(&'static str, u32)> = chain.nodes.iter().map(|n| (n.name, n.pid())).collect();
     let pids = [&pids[..], &[("load", std::process::id())]].concat();
@@ -131,19 +127,6 @@ fn measure(settings: &Settings, folder: &Path) -> Measured {
         messages: accepted,
         cost: cost.collect(),
         others: machine.saturating_sub(took.iter().sum()) as f64 / 1e6 / arrived_in,
-    }
-}
-
-/// What the provider has taken once no registration is on its way any more.
-fn at_rest(chain: &Chain) -> u64 {
-    let mut before = chain.taken();
-    loop {
-        std::thread::sleep(REST);
-        let now = chain.taken();
-        if now == before {
-            return now;
-        }
-        before = now;
     }
 }
 

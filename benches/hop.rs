@@ -77,7 +77,7 @@ fn measure(folder: &Path, messages: u64, mix: Mix) -> Measured {
     let chain = Chain::start(folder, Shape::Hop);
     let mut child = Child::connect(&chain.door, &chain.customer, mix);
     chain.settle();
-    let (base, mlm) = (chain.taken(), chain.nodes[0].pid());
+    let (base, mlm) = (chain.at_rest(), chain.nodes[0].pid());
     let (started, before) = (Instant::now(), meter::cpu_us(mlm));
     child.send(messages);
     sandbox::wait_for("all to be at the provider", || {

@@ -57,7 +57,7 @@ fn backlog(folder: &Path, messages: u64, bytes: usize, idle: Duration) -> serde_
     let mut integrators: Vec<Integrator> =
         names.map(|name| Integrator::connect(&chain.socket, &name, bytes)).collect();
     chain.settle();
-    let base = chain.taken();
+    let base = chain.at_rest();
     chain.nodes[1].kill();
     let started = Instant::now();
     let mut accepted = 0;

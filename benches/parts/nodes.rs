@@ -1,7 +1,14 @@
 //! The chain: proxy, MLM and provider, a process each, or `callhome up` with all in one.
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::sandbox::{self, Process, chain::PROVIDER, get, request, wait_for};
+
+/// A provider that takes nothing for so long has taken what was there before the load: twenty
+/// times the longest wait of a settlement.
+const REST: Duration = Duration::from_secs(1);
 
 /// How the chain is built.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -158,6 +165,19 @@ impl Chain {
     /// What the provider has taken.
     pub fn taken(&self) -> u64 {
         self.top().account().taken
+    }
+
+    /// What the provider has taken once no registration is on its way any more.
+    pub fn at_rest(&self) -> u64 {
+        let mut before = self.taken();
+        loop {
+            std::thread::sleep(REST);
+            let now = self.taken();
+            if now == before {
+                return now;
+            }
+            before = now;
+        }
     }
 
     /// Waits until every account balances and nothing waits below the top; panics otherwise.
