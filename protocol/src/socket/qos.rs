@@ -8,7 +8,7 @@ use crate::message::{Persistence, Precedence};
 /// How a message is queued (API-20).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Qos {
-    /// None: the contract's default, see [`Call::precedence`].
+    /// None: the contract's default, see [`super::Call::precedence`].
     pub precedence: Option<Precedence>,
     /// Whether a full queue may evict it.
     pub persistence: Persistence,
