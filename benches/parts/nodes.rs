@@ -4,7 +4,11 @@ use std::{
     time::Duration,
 };
 
-use crate::sandbox::{self, Process, chain::PROVIDER, get, request, wait_for};
+use crate::sandbox::{
+    self, Process,
+    chain::{PROVIDER, free_port},
+    get, request, wait_for,
+};
 
 /// A provider that takes nothing for so long has taken what was there before the load: twenty
 /// times the longest wait of a settlement.
@@ -48,11 +52,6 @@ const MLM: (&str, &[&str]) = ("mlm", &["mlm"]);
 const THREE: &[(&str, &[&str])] = &[PROXY, MLM, ("provider", &["applications-mlm", "app-server"])];
 const FOUR: &[(&str, &[&str])] =
     &[PROXY, MLM, ("applications-mlm", &["applications-mlm"]), ("app-server", &["app-server"])];
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
 
 fn configuration(node: &Node, customer: &str, parent: Option<u16>, door: Option<u16>) -> String {
     let parents = parent.map_or(String::new(), |port| {

@@ -1,6 +1,7 @@
 //! A chain of nodes, a process each, on loopback: killed and started again at will.
 use std::{
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::Instant,
 };
 
@@ -37,10 +38,22 @@ const ROLES: [&str; 4] = ["proxy", "mlm", "applications-mlm", "app-server"];
 /// Applications MLM and application server in one node.
 const THREE: [&str; 3] = ["proxy", "mlm", "applications-mlm app-server"];
 
-/// A port that was free just now.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+/// Ports of the doors: below those that the kernel gives to connections, which would take one while
+/// its node is down.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A port that is free, and that no other test of this process gets.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at the same time begin at different places.
+    let from = std::process::id() * 97;
+    loop {
+        let at = from.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
+        let port = PORTS.start + at as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 struct Links {
