@@ -10,7 +10,6 @@ use integrator_api::Qos;
 use crate::sandbox::{chain::Chain, told, traffic::Traffic, wait_for};
 
 const PROXY: usize = 0;
-const MLM: usize = 1;
 const PAGE: u64 = 4096;
 /// Messages that wait in the store when it is damaged.
 const WAITING: u64 = 400;
