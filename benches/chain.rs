@@ -10,7 +10,7 @@ mod sandbox;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -63,11 +63,7 @@ fn main() {
             _ => Shape::Three,
         },
     };
-    let place = std::env::var_os("CALLHOME_BENCH_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench")),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&place).expect("a folder");
+    let place = parts::place();
     let mut all = Vec::new();
     for run in 1..=runs.max(1) {
         let folder = tempfile::tempdir_in(&place).expect("a folder");

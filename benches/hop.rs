@@ -9,7 +9,7 @@ mod parts;
 mod sandbox;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -35,11 +35,7 @@ struct Measured {
 fn main() {
     let messages = option("--messages", 200_000_u64).max(1_000);
     let mix = Mix { bytes: option("--bytes", 1024), instances: 7, alarms: 0 };
-    let place = std::env::var_os("CALLHOME_BENCH_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench")),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&place).expect("a folder");
+    let place = parts::place();
     let mut all = Vec::new();
     for run in 1..=option("--runs", 3_usize).max(1) {
         let folder = tempfile::tempdir_in(&place).expect("a folder");

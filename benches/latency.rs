@@ -11,7 +11,7 @@ mod sandbox;
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -45,11 +45,7 @@ fn main() {
     let every = Duration::from_millis(option("--every-ms", 20));
     let bytes = option("--bytes", 1024);
     let shape = if option("--tiers", 3_u32) == 4 { Shape::Four } else { Shape::Three };
-    let place = std::env::var_os("CALLHOME_BENCH_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench")),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&place).expect("a folder");
+    let place = parts::place();
     let mut all = Vec::new();
     for run in 1..=option("--runs", 3_usize).max(1) {
         let folder = tempfile::tempdir_in(&place).expect("a folder");

@@ -8,7 +8,7 @@ mod parts;
 mod sandbox;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -33,11 +33,7 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(600);
 fn main() {
     let messages = option("--messages", 1_000_000_u64);
     let (bytes, idle) = (option("--bytes", 1024), Duration::from_secs(option("--idle-s", 20)));
-    let place = std::env::var_os("CALLHOME_BENCH_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench")),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&place).expect("a folder");
+    let place = parts::place();
     let folder = tempfile::tempdir_in(&place).expect("a folder");
     let backlog = backlog(folder.path(), messages, bytes, idle);
     println!("{backlog}");

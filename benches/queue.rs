@@ -9,7 +9,7 @@ mod parts;
 mod sandbox;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -31,11 +31,7 @@ fn main() {
     let bytes: usize = option("--bytes", 1024).max(1);
     let time = Duration::from_secs_f64(option("--seconds", 2.0));
     let runs = option("--runs", 3_usize).max(1);
-    let place = std::env::var_os("CALLHOME_BENCH_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench")),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&place).expect("a folder");
+    let place = parts::place();
     let mut lines = Vec::new();
     for batch in BATCHES {
         let (mut rates, mut costs, mut references) = (Vec::new(), Vec::new(), Vec::new());

@@ -8,10 +8,7 @@ mod parts;
 #[path = "../tests/sandbox/mod.rs"]
 mod sandbox;
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use parts::{
     child::{Child, Mix},
@@ -34,11 +31,7 @@ fn main() {
         instances: option("--instances", 1000_u64).max(1),
         alarms: option("--alarms", 10_u64).min(45),
     };
-    let place = std::env::var_os("CALLHOME_BENCH_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench")),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&place).expect("a folder");
+    let place = parts::place();
     let folder = tempfile::tempdir_in(&place).expect("a folder");
     let mut chain = Chain::start(folder.path(), Shape::Top);
     let mut child = Child::connect(&chain.door, &chain.customer, mix);

@@ -1,10 +1,22 @@
 //! What the benches share: a chain of real processes, a load, and what the kernel counts.
 #![allow(dead_code, reason = "each bench uses a part")]
 
+use std::path::PathBuf;
+
 pub mod child;
 pub mod load;
 pub mod meter;
 pub mod nodes;
+
+/// The folder below which stores stand: `$CALLHOME_BENCH_DIR`, or one in `target`.
+pub fn place() -> PathBuf {
+    let place = std::env::var_os("CALLHOME_BENCH_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench")),
+        PathBuf::from,
+    );
+    std::fs::create_dir_all(&place).expect("a folder");
+    place
+}
 
 /// The value behind `--NAME` on the command line.
 pub fn option<T: std::str::FromStr>(name: &str, default: T) -> T {
