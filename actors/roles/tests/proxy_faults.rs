@@ -12,8 +12,10 @@ use protocol::{
     service::{Service, Severity},
     socket::{AlarmCall, Call, CallAnswer, Outcome},
 };
-use roles::delivery::{eviction::Limits, orders::KeepWith, queue_routes::QueueRoutes};
-use site::{Client, SECOND, Setup, Site, alarm, clock, clock_jumps, settle, texts, virtual_time};
+use roles::delivery::eviction::Limits;
+use site::{
+    Client, SECOND, Setup, Site, alarm, clock, clock_jumps, settle, stalling, texts, virtual_time,
+};
 
 fn outcome(answer: &Result<CallAnswer, protocol::socket::CallError>) -> Outcome {
     match answer {
@@ -195,23 +197,6 @@ fn a_refused_registration_is_explained_and_tried_again() {
         assert_eq!((status.id, status.detail.as_str()), (Some(site.id()), ""));
         site.stop().await;
     });
-}
-
-/// A queue that does not answer where a message says `stall`.
-fn stalling(routes: QueueRoutes) -> QueueRoutes {
-    let keep = routes.keep.clone();
-    let stalls = supervision::Route::new(move |order: KeepWith| {
-        let keep = keep.clone();
-        Box::pin(async move {
-            let says =
-                |m: &protocol::message::Unnumbered| m.bytes.windows(5).any(|w| w == b"stall");
-            if order.keep.messages.iter().any(says) {
-                tokio::time::sleep(30 * SECOND).await;
-            }
-            keep.ask(order).await
-        })
-    });
-    QueueRoutes { keep: stalls, ..routes }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use protocol::{
     service::Severity,
     socket::{AlarmCall, Call, CallAnswer, CallError, EventCall, Outcome},
 };
-use roles::delivery::{eviction::Limits, orders::KeepWith, queue_routes::QueueRoutes};
-use site::{Client, SECOND, Setup, Site, alarm, clock, settle, texts, virtual_time};
+use roles::delivery::eviction::Limits;
+use site::{Client, Setup, Site, alarm, clock, settle, stalling, texts, virtual_time};
 
 use Outcome::{Duplicate, Stored};
 
@@ -170,22 +170,6 @@ fn a_commit_that_failed_or_broke_off_leaves_its_keys_to_who_comes_next() {
         assert_eq!(texts(&site.sent().await), ["one", "two"]);
         site.stop().await;
     });
-}
-
-/// A queue that takes long where a message says `stall`.
-fn stalling(routes: QueueRoutes) -> QueueRoutes {
-    let keep = routes.keep.clone();
-    let stalls = supervision::Route::new(move |order: KeepWith| {
-        let keep = keep.clone();
-        Box::pin(async move {
-            let mut messages = order.keep.messages.iter();
-            if messages.any(|m| m.bytes.windows(5).any(|w| w == b"stall")) {
-                tokio::time::sleep(30 * SECOND).await;
-            }
-            keep.ask(order).await
-        })
-    });
-    QueueRoutes { keep: stalls, ..routes }
 }
 
 #[test]

@@ -435,3 +435,20 @@ pub async fn settle() {
 pub fn texts(messages: &[Message]) -> Vec<String> {
     messages.iter().filter_map(|m| m.service.headline()).map(|h| h.1.to_owned()).collect()
 }
+
+/// A queue that does not answer where a message says `stall`.
+pub fn stalling(routes: QueueRoutes) -> QueueRoutes {
+    let keep = routes.keep.clone();
+    let stalls = supervision::Route::new(move |order: roles::delivery::orders::KeepWith| {
+        let keep = keep.clone();
+        Box::pin(async move {
+            let says =
+                |m: &protocol::message::Unnumbered| m.bytes.windows(5).any(|w| w == b"stall");
+            if order.keep.messages.iter().any(says) {
+                tokio::time::sleep(30 * SECOND).await;
+            }
+            keep.ask(order).await
+        })
+    });
+    QueueRoutes { keep: stalls, ..routes }
+}
